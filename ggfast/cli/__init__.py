@@ -1,0 +1,1 @@
+"""Commands: ggfast-core, greengrassd."""

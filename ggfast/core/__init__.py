@@ -1,0 +1,1 @@
+"""The edge: joins broker, router, functions, shadows and deployments into a running core."""

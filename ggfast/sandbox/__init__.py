@@ -1,0 +1,1 @@
+"""Isolation of functions and the root supervisor: mechanism only, knows no Lambda and no group."""

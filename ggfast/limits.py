@@ -28,6 +28,7 @@ ENTITY_ID_CHARACTERS_MAX: Final = 128
 # --- cloud spool (greengrass-core 5.7) ------------------------------------------------------------------
 SPOOL_BYTES_DEFAULT: Final = 2_621_440
 SPOOL_BYTES_MIN: Final = 262_144
+SPOOL_RECORD_OVERHEAD_BYTES: Final = 192  # the Python objects that hold one message; keeps the bound honest in memory
 
 # --- functions (greengrass-core 6, 16) ------------------------------------------------------------------
 FUNCTION_MEMORY_KB_DEFAULT: Final = 16_384

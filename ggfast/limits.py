@@ -35,3 +35,7 @@ FUNCTION_MEMORY_KB_DEFAULT: Final = 16_384
 FUNCTION_TIMEOUT_S_DEFAULT: Final = 3
 WORK_ITEMS_MAX: Final = 1_024
 ON_DEMAND_WORKERS_MAX: Final = 25
+
+# --- control socket -------------------------------------------------------------------------------------
+CONTROL_REQUEST_BYTES_MAX: Final = 1 * MIB  # an `invoke` carries its payload: 256 KiB of binary in JSON, with room
+CONTROL_CONNECTIONS_MAX: Final = 16  # tools of one operator; bounds the memory behind the socket

@@ -1,0 +1,82 @@
+"""Who a connecting device is: certificate registered in the group, client id equal to the thing name.
+
+Trust is by registration, not by certificate authority (greengrass-core 10.2): a device's certificate id is the
+SHA-256 of its DER form, and the deployed group says which thing it belongs to. TLS has already proven that the
+device holds the key; here only the name is settled. Everything else is refused with CONNACK 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+from ggfast.arns import ThingArn
+from ggfast.counters import Counters
+from ggfast.group.document import Device
+from ggfast.log import SystemLog
+from ggfast.mqtt.hooks import Accepted, ConnectInfo, Refused
+
+NOT_AUTHORIZED = 5  # CONNACK return code [MQTT-3.2.2.3]
+
+
+class DeviceIdentity:
+    """The broker's hooks for a core: authenticates devices of the deployed group.
+
+    `changed(thing_arn, connected)` is called after a device came or went.
+    """
+
+    def __init__(
+        self,
+        log: SystemLog,
+        counters: Counters,
+        changed: Callable[[str, bool], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._counters = counters
+        self._changed = changed
+        self._things: dict[str, dict[str, str]] = {}
+
+    def set_devices(self, devices: Iterable[Device]) -> None:
+        """Replace the registered devices in one assignment; connected ones are not looked at here."""
+        things: dict[str, dict[str, str]] = {}
+        for device in devices:
+            names = things.setdefault(device.certificate_id, {})
+            names[ThingArn.parse(device.thing_arn).name] = device.thing_arn
+        self._things = things
+
+    def authenticate(self, info: ConnectInfo) -> Accepted | Refused:
+        """Map a certificate and a client id to a thing of the group, or refuse with code 5."""
+        if info.certificate_der is None:
+            return self._refuse(info, "no client certificate")
+        certificate_id = hashlib.sha256(info.certificate_der).hexdigest()
+        names = self._things.get(certificate_id)
+        if names is None:
+            return self._refuse(info, "certificate is not registered in the group", certificate_id)
+        thing_arn = names.get(info.client_id)
+        if thing_arn is None:
+            expected = " or ".join(sorted(names))
+            return self._refuse(info, f"client id is not the thing name, expected {expected}", certificate_id)
+        return Accepted(source=thing_arn)
+
+    def connected(self, source: str, client_id: str) -> None:
+        """Log a device's arrival."""
+        self._log.info("Device connected.", thingArn=source)
+        if self._changed is not None:
+            self._changed(source, True)
+
+    def disconnected(self, source: str, client_id: str, reason: str) -> None:
+        """Log a device's departure with the broker's reason."""
+        self._log.info("Device disconnected.", thingArn=source, reason=reason)
+        if self._changed is not None:
+            self._changed(source, False)
+
+    def _refuse(self, info: ConnectInfo, why: str, certificate_id: str = "") -> Refused:
+        self._counters.add("identity.refused")
+        self._log.warn(
+            "Connection refused.",
+            clientId=info.client_id,
+            reason=why,
+            peer=info.peer,
+            certificateId=certificate_id,
+        )
+        return Refused(NOT_AUTHORIZED)

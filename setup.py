@@ -2,6 +2,7 @@
 
 GGFAST_EXT=a,b   build only these modules (a developer's shortcut)
 GGFAST_DEBUG=1   bounds checks, live-object counters and line tracing in the generated C
+GGFAST_ANNOTATE=1   Cython's annotated listing of each source in build/cython
 """
 
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+JOBS = min(os.cpu_count() or 1, 4)
 
 debug = os.environ.get("GGFAST_DEBUG") == "1"
 wanted = {name for name in os.environ.get("GGFAST_EXT", "").split(",") if name}
@@ -29,6 +32,7 @@ setup(
     ext_modules=cythonize(
         extensions,
         build_dir="build/cython",
+        nthreads=JOBS,
         include_path=["."],
         compiler_directives={
             "language_level": "3",
@@ -40,5 +44,6 @@ setup(
             "freethreading_compatible": False,
         },
         annotate=os.environ.get("GGFAST_ANNOTATE") == "1",
-    )
+    ),
+    options={"build_ext": {"parallel": JOBS}},
 )

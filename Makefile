@@ -1,0 +1,40 @@
+# Every target first makes the checkout ready (packaging/prepare.py): missing Debian packages, the virtual
+# environment, the compiled part, the accounts. That needs root; as another user it asks sudo.
+# ARGS='...' is handed on to the program a target runs, e.g. make test ARGS='tests/unit -x'.
+
+PYTHON  ?= $(firstword $(wildcard /usr/bin/python3) python3)
+PREPARE := $(PYTHON) packaging/prepare.py
+LINT    := ruff check . && ruff format --check . && mypy
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint ready bench bench-functions wheel sdist clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+run: ## build, then a core, two devices and a function on this machine, with what they say to each other
+	@$(PREPARE) run -- ggfast-core demo $(ARGS)
+
+test: ## build, then linters, types and the whole test suite
+	@$(PREPARE) test -- sh -c '($(LINT)); lint=$$?; pytest $(ARGS) || exit $$?; exit $$lint'
+
+lint: ## linters and types alone
+	@$(PREPARE) test -- sh -c '$(LINT)'
+
+ready: ## build and set up, run nothing; afterwards the programs are in .venv/bin
+	@$(PREPARE) test
+
+bench: ## the broker's benchmarks beside its peers
+	@$(PREPARE) test -- python -m bench $(ARGS)
+
+bench-functions: ## start-up time and memory of functions
+	@$(PREPARE) test -- python -m bench functions $(ARGS)
+
+wheel: ## a wheel for this machine in dist/
+	@$(PREPARE) test -- python -m build --no-isolation --wheel --outdir '$(CURDIR)/dist' $(ARGS)
+
+sdist: ## the source archive in dist/
+	@$(PREPARE) test -- python -m build --no-isolation --sdist --outdir '$(CURDIR)/dist' $(ARGS)
+
+clean: ## remove everything that was made, the virtual environment too
+	@$(PREPARE) clean

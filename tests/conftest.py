@@ -1,0 +1,176 @@
+"""What all tests share: places and ports, the leak check, and the rule for skips.
+
+Leaks: a test must leave no child process, no thread and no descriptor that was not there before it. What a
+module- or session-scoped fixture starts exists before the check begins and is that fixture's own duty.
+
+Skips: a reason starts with `needs `, and the test stands in allowed-skips.txt; else the run fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SETTLE_S = 2.0  # how long what a test has stopped may take to be gone
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A temporary directory that other users can enter (pytest's own tmp_path is private to root)."""
+    path = Path(tempfile.mkdtemp(prefix="ggfast-test-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that names a loopback TCP port nobody listens on, another one at each call."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find
+
+
+# --- leaks ---------------------------------------------------------------------------------------------
+
+
+def _children() -> dict[str, str]:
+    """Direct child processes of this one (zombies too): pid with start time -> command."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+                    command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    found[f"{pid}@{fields[19]}"] = command or f"zombie or kernel state {fields[0]}"
+    return found
+
+
+def _threads() -> dict[str, str]:
+    return {str(thread.ident): thread.name for thread in threading.enumerate()}
+
+
+def _descriptors() -> dict[str, str]:
+    """Open descriptors: number with what it is -> the same, readable. Devices and files of the interpreter
+    itself (a cached /dev/urandom, lazily opened code) are not counted: only what can hang or fill up."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if not target.startswith(("/dev/", "/proc/")):
+                found[f"{name}={target}"] = f"descriptor {name} ({target})"
+    return found
+
+
+_KINDS: tuple[tuple[str, Callable[[], dict[str, str]]], ...] = (
+    ("child process", _children),
+    ("thread", _threads),
+    ("descriptor", _descriptors),
+)
+
+
+def _leaks(before: list[dict[str, str]]) -> list[str]:
+    return [
+        f"{kind} {key}: {text}"
+        for (kind, look), known in zip(_KINDS, before, strict=True)
+        for key, text in look().items()
+        if key not in known
+    ]
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail the test that leaves processes, threads or descriptors behind."""
+    before = [look() for _, look in _KINDS]
+    yield
+    if not _leaks(before):
+        return
+    gc.collect()
+    until = time.monotonic() + SETTLE_S
+    while (left := _leaks(before)) and time.monotonic() < until:
+        time.sleep(0.02)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+# --- skips ---------------------------------------------------------------------------------------------
+
+
+class SkipRule:
+    """Collects the skips of a run and turns a green run with an undeclared one into a red one."""
+
+    def __init__(self, allowed: set[str]) -> None:
+        self.allowed = allowed
+        self.complaints: list[str] = []
+
+    def judge(self, node_id: str, reason: str) -> None:
+        """Note a complaint unless the skip is declared and says what it needs."""
+        if not reason.startswith("needs "):
+            self.complaints.append(f"{node_id}: the reason must start with 'needs ', found {reason!r}")
+        elif node_id not in self.allowed:
+            self.complaints.append(f"{node_id}: skipped ({reason}) but not in tests/allowed-skips.txt")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Look at each test's result."""
+        self._look(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Look at modules that skip themselves."""
+        self._look(report)
+
+    def _look(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.judge(report.nodeid, reason.removeprefix("Skipped: "))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Make the run fail for undeclared skips."""
+        if self.complaints and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which skips failed the run."""
+        if self.complaints:
+            terminalreporter.section("skips that are not allowed", red=True)
+            for line in self.complaints:
+                terminalreporter.write_line(line)
+
+
+def allowed_skips(text: str) -> set[str]:
+    """The node ids that allowed-skips.txt names."""
+    return {line.partition("#")[0].strip() for line in text.splitlines()} - {""}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the rule for skips."""
+    text = (REPOSITORY / "tests" / "allowed-skips.txt").read_text()
+    config.pluginmanager.register(SkipRule(allowed_skips(text)), "ggfast-skips")

@@ -39,3 +39,28 @@ ON_DEMAND_WORKERS_MAX: Final = 25
 # --- control socket -------------------------------------------------------------------------------------
 CONTROL_REQUEST_BYTES_MAX: Final = 1 * MIB  # an `invoke` carries its payload: 256 KiB of binary in JSON, with room
 CONTROL_CONNECTIONS_MAX: Final = 16  # tools of one operator; bounds the memory behind the socket
+
+# --- certificates (greengrass-core 10.3) ----------------------------------------------------------------
+SERVER_CERTIFICATE_DAYS_DEFAULT: Final = 7  # V1's life; short, because renewal needs nobody's help here
+SERVER_CERTIFICATE_DAYS_MIN: Final = 7
+SERVER_CERTIFICATE_DAYS_MAX: Final = 3_650  # V1 stops at 30; a group with clocks that nobody sets may need more
+CA_DAYS_DEFAULT: Final = 7_305  # twenty years: devices carry the CA and are rarely provisioned twice
+CA_DAYS_MAX: Final = 36_525
+CERTIFICATE_BACKDATE_S: Final = 3_600  # a device's clock may be this far behind ours
+CERTIFICATE_HOSTS_MAX: Final = 64  # names in one certificate: the handshake carries all of them to every device
+CERTIFICATE_RETRY_S: Final = 3_600  # after a failed renewal; one third of the life is left for retries
+CERTIFICATE_HELPER_TIMEOUT_S: Final = 120.0  # an RSA key on a slow ARMv7 takes up to half a minute
+CERTIFICATE_FILE_BYTES_MAX: Final = 64 * KIB  # a PEM file or record; the largest real one is about 6 KiB
+CLOCK_FLOOR_S: Final = 1_767_225_600  # 2026-01-01: a clock before this belongs to a machine without a battery
+
+# --- documents: config.json, group.json, their findings ---------------------------------------------------
+CONFIG_BYTES_MAX: Final = 256 * KIB  # V1's largest sample is 2 KiB; read whole into memory
+GROUP_FILE_BYTES_MAX: Final = 16 * MIB  # 10,000 subscriptions with long ARNs and topics are 6 MiB
+PROBLEMS_MAX: Final = 200  # findings reported of one document; more help nobody
+TEXT_CHARACTERS_MAX: Final = 4_096  # paths, addresses, variables; PATH_MAX of Linux
+FUNCTION_MEMORY_KB_MIN: Final = 2_048  # an interpreter forked from the warm image touches this much before user code
+FUNCTION_VARIABLES_MAX: Final = 256
+FUNCTION_VARIABLES_BYTES_MAX: Final = 32 * KIB  # well below one worker frame; Lambda's own bound is 4 KiB
+FUNCTION_LOG_LINES_PER_S: Final = 1_000  # a loop printing at full speed must not wear out a flash card
+INT32_MAX: Final = 2_147_483_647  # the integers of the Greengrass API
+UID_MAX: Final = 4_294_967_294  # (uid_t)-1 means "no change" to the kernel

@@ -1,0 +1,1 @@
+"""The part of the runtime that published function SDKs import (sdk-contract 4)."""

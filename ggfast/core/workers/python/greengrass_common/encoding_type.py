@@ -1,0 +1,6 @@
+"""Names of the two payload encodings."""
+
+
+class EncodingType(object):
+    JSON = "json"
+    BINARY = "binary"

@@ -64,3 +64,8 @@ FUNCTION_VARIABLES_BYTES_MAX: Final = 32 * KIB  # well below one worker frame; L
 FUNCTION_LOG_LINES_PER_S: Final = 1_000  # a loop printing at full speed must not wear out a flash card
 INT32_MAX: Final = 2_147_483_647  # the integers of the Greengrass API
 UID_MAX: Final = 4_294_967_294  # (uid_t)-1 means "no change" to the kernel
+
+# --- starting and stopping ------------------------------------------------------------------------------
+START_TIMEOUT_S: Final = 70  # V1 says "up to 1m10s"; the server certificate of a slow ARMv7 board fits in
+STOP_TIMEOUT_S: Final = 40  # the daemon's own 10 s for an orderly end, the functions' and the sweep's, with room
+KILL_TIMEOUT_S: Final = 10  # after SIGKILL only a process stuck in the kernel stays

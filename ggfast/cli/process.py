@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggfast.errors import OperatingError
+from ggfast.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,12 @@ class RunningCore:
         return bool(poll.poll(timeout_s * 1000))
 
 
-def find(pid_file: Path, root: Path) -> RunningCore | None:
-    """The core of `root` named by `pid_file`, or None if there is none (no file, dead, or a stranger's PID).
+def find(layout: Layout) -> RunningCore | None:
+    """The core named by the layout's PID file, or None if there is none (no file, dead, or a stranger's PID).
 
     Raises OperatingError if the PID file holds something else than a number.
     """
+    pid_file = layout.pid_file
     try:
         text = pid_file.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
@@ -58,15 +60,15 @@ def find(pid_file: Path, root: Path) -> RunningCore | None:
         pidfd = os.pidfd_open(int(text))
     except ProcessLookupError:
         return None
-    if not _is_core(int(text), root):
+    if not _is_core(int(text), layout):
         os.close(pidfd)
         return None
     return RunningCore(int(text), pidfd)
 
 
-def _is_core(pid: int, root: Path) -> bool:
+def _is_core(pid: int, layout: Layout) -> bool:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return command.startswith(os.fsencode(root) + b"/ggc/packages/")
+    return command.startswith(os.fsencode(layout.base) + b"/packages/")

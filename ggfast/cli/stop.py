@@ -1,0 +1,52 @@
+"""`ggfast-core stop` and `restart`, with V1's words (greengrass-core 3.1)."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from ggfast import limits
+from ggfast.cli import checks, process, start
+from ggfast.config import load_config
+from ggfast.errors import OperatingError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of stop and restart: those of start, which restart needs."""
+    start.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stop the core of a root; restart then starts it again. Blocking until every process is gone."""
+    checks.require_root(f"ggfast-core {arguments.command}")
+    stopped = stop(arguments)
+    if arguments.command == "restart":
+        return start.run(arguments)
+    if not stopped:
+        print("ggfast-core: Greengrass daemon is not running.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> bool:
+    """End the running core; False if there is none. Raises OperatingError if it cannot be ended."""
+    layout = load_config(arguments.root).layout
+    running = process.find(layout)
+    if running is None:
+        return False
+    try:
+        print(f"Stopping greengrass daemon of PID: {running.pid}", flush=True)
+        running.signal(signal.SIGTERM)
+        if not running.wait(limits.STOP_TIMEOUT_S):
+            print(f"It did not end within {limits.STOP_TIMEOUT_S} s: killing it", file=sys.stderr)
+            running.signal(signal.SIGKILL)
+            if not running.wait(limits.KILL_TIMEOUT_S):
+                raise OperatingError(
+                    f"process {running.pid} cannot be killed.", hint="It hangs in the kernel: look at dmesg."
+                )
+            layout.pid_file.unlink(missing_ok=True)
+    finally:
+        running.close()
+    print("Stopped greengrass daemon, exiting with success")
+    return True

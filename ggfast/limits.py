@@ -62,6 +62,11 @@ FUNCTION_MEMORY_KB_MIN: Final = 2_048  # an interpreter forked from the warm ima
 FUNCTION_VARIABLES_MAX: Final = 256
 FUNCTION_VARIABLES_BYTES_MAX: Final = 32 * KIB  # well below one worker frame; Lambda's own bound is 4 KiB
 FUNCTION_LOG_LINES_PER_S: Final = 1_000  # a loop printing at full speed must not wear out a flash card
+FUNCTION_LOG_BYTES_PER_S: Final = 512 * KIB  # same reason; V1's uploader gave up at 5 MB/s
+LOG_SPACE_BYTES_DEFAULT: Final = 128 * KIB  # per component (greengrass-core 14.1)
+LOG_SPACE_KB_MAX: Final = 1_048_576  # 1 GiB per component: more is a mistake in the unit
+LOG_PARTS: Final = 4  # the current file and three older ones: at least 3/4 of the space is history
+LOG_LINE_BYTES_MAX: Final = 16 * KIB  # the rest of a longer line is cut off, and said so
 INT32_MAX: Final = 2_147_483_647  # the integers of the Greengrass API
 UID_MAX: Final = 4_294_967_294  # (uid_t)-1 means "no change" to the kernel
 
@@ -69,3 +74,10 @@ UID_MAX: Final = 4_294_967_294  # (uid_t)-1 means "no change" to the kernel
 START_TIMEOUT_S: Final = 70  # V1 says "up to 1m10s"; the server certificate of a slow ARMv7 board fits in
 STOP_TIMEOUT_S: Final = 40  # the daemon's own 10 s for an orderly end, the functions' and the sweep's, with room
 KILL_TIMEOUT_S: Final = 10  # after SIGKILL only a process stuck in the kernel stays
+
+# --- doctor: what a machine should have (greengrass-core 1.5, 2.2) ----------------------------------------
+MACHINE_MEMORY_KB_MIN: Final = 104 * KIB  # a 128 MB board shows about 110 MB: the kernel and its firmware keep the rest
+MACHINE_DISK_KB_MIN: Final = 128 * KIB  # V1's stated need; the spool, the shadows and the logs live there
+INSTALL_PATH_BYTES_MAX: Final = 78  # V1: "under 79 bytes", or its IPC socket's address does not fit; tools count on it
+OPEN_FILES_MIN: Final = 2_048  # V1's advice (`ulimit -n 2048`); a device costs one, a function three
+CERTIFICATE_WARNING_DAYS: Final = 30  # the time somebody needs to bring a new core certificate to a gateway

@@ -81,3 +81,56 @@ MACHINE_DISK_KB_MIN: Final = 128 * KIB  # V1's stated need; the spool, the shado
 INSTALL_PATH_BYTES_MAX: Final = 78  # V1: "under 79 bytes", or its IPC socket's address does not fit; tools count on it
 OPEN_FILES_MIN: Final = 2_048  # V1's advice (`ulimit -n 2048`); a device costs one, a function three
 CERTIFICATE_WARNING_DAYS: Final = 30  # the time somebody needs to bring a new core certificate to a gateway
+
+# --- function workers (greengrass-core 6.1, 6.9; sandbox 10) ----------------------------------------------
+WORK_BYTES_MAX: Final = 8 * MIB  # all waiting work together; 1,024 of the largest messages would be 128 MiB
+WORK_RING_BYTES_MAX: Final = 512 * KIB  # one function's arrivals of one loop turn: two whole reads of the broker
+INVOKE_CONTEXT_BYTES_MAX: Final = 65_535  # the length field of a worker frame
+INVOKE_RESULT_BYTES_MAX: Final = 1 * MIB - 64  # one worker frame less its head
+WORKER_OUTBOUND_BYTES_MAX: Final = 2 * MIB  # one whole frame being read by the worker and one behind it
+WORKER_CALLS_MAX: Final = 64  # answers one worker may wait for; threads beyond that are a loop gone wrong
+WORKER_FRAME_SWEEP_S: Final = 30.0  # a frame unfinished for one to two sweeps never ends; a frozen disk does not last so long
+WORKER_LOAD_S_MIN: Final = 10.0  # imports of an on-demand function on a cold SD card take longer than a 3 s Timeout
+WORKER_SLOW_LOAD_S: Final = 60.0  # a pinned function may work at module level for ever; after this long it is said once
+WORKER_IDLE_S: Final = 300.0  # reuse beats a cold start for periodic triggers; V1 kept containers for minutes too
+WORKER_STOP_S: Final = 1.0  # V1: "wait 1s for container to stop"
+WORKER_FINISH_S: Final = 5.0  # what a running handler gets at a deployment or stop; half of the daemon's own 10 s
+WORKER_EXIT_S: Final = 5.0  # from closed socket or SIGKILL to the news of the death; then it is killed again
+WORKER_BACKOFF_S_MAX: Final = 60.0  # greengrass-core 6.1: 1, 2, 4 ... 60 s
+WORKER_HEALTHY_S: Final = 60.0  # alive this long: the next death starts the back-off anew
+WORKER_RESTART_GRACE_S: Final = 10.0  # added to Timeout for a worker that was busy when the daemon was replaced
+WORKER_PIDS_MAX: Final = 64  # processes and threads of one function; enough for thread pools, not for a fork bomb
+LOG_PIPE_LINE_BYTES_MAX: Final = 64 * KIB  # longer ones are cut; the log writes far shorter lines
+LOG_PIPE_BYTES_PER_S: Final = 1 * MIB  # read and written; at the full rate a small board spends its time on lines
+LOG_PIPE_DISCARD_BYTES_PER_S: Final = 16 * MIB  # read and thrown away; beyond it the function waits in its print
+LATENCY_SAMPLES_MAX: Final = 512  # of which `status` gives the percentiles; 2 KiB a function
+COMPLAINT_S: Final = 60.0  # the same complaint about one function is written once in this time and counted
+
+# --- sandbox: the spawner, its channel and what a worker's container may take (sandbox.md 3, 4, 12) -----
+CHANNEL_PACKET_BYTES_MAX: Final = 64 * KIB  # one request, answer or event; a SEQPACKET never arrives in parts
+CHANNEL_BACKLOG_MAX: Final = 512  # packets kept for a daemon that does not read; more means that it hangs
+WORKER_MEMORY_KB_MIN: Final = 2_048  # below this the set-up itself (stack, tmpfs, page tables) is refused memory
+WORKER_MEMORY_KB_MAX: Final = 4_194_304  # ceiling when the policy names none: 4 GiB
+WORKER_PIDS_DEFAULT: Final = 128  # a Java runtime starts about 30 threads
+WORKER_PIDS_MAX: Final = 4_096
+WORKER_TMPFS_KB_MAX: Final = 16_384  # default ceiling of all a function can write outside its volumes
+WORKER_TMPFS_KB_MIN: Final = 256  # the container's own directories and mount points need some pages
+WORKER_MOUNTS_MAX: Final = 32  # V1: 10 resources; ours: FUNCTION_RESOURCES_MAX plus what the core adds
+WORKER_DEVICES_MAX: Final = 32
+WORKER_GROUPS_MAX: Final = 32  # V1: two groups per resource
+WORKER_ARGUMENTS_MAX: Final = 64  # size of the executor's argument array
+WORKER_OPEN_FILES_MAX: Final = 1_024
+WORKER_LOCKED_MEMORY_BYTES: Final = 64 * KIB
+SANDBOX_PATH_BYTES_MAX: Final = 4_095  # PATH_MAX without its NUL
+SANDBOX_INSTANCES_MAX: Final = 256  # ceiling when the policy names none; each costs about 1 MB
+SANDBOX_SPAWNS_PER_SECOND: Final = 20  # sustained; a burst of the same number is free
+SANDBOX_CGROUPS_SCANNED_MAX: Final = 50_000  # directories looked at by the sweep of leftovers
+DAEMON_RESTART_FIRST_S: Final = 0.1
+DAEMON_RESTART_MAX_S: Final = 10.0
+DAEMON_HEALTHY_S: Final = 60.0  # this long after `ready` the restart delay starts small again
+DAEMON_START_ATTEMPTS: Final = 3  # deaths before the first `ready` after which the start has failed
+DAEMON_STOP_S: Final = 10.0  # from the stop event to SIGKILL
+CRASH_LOG_BYTES_MAX: Final = 1 * MIB  # then it becomes crash.log.1 and a new one begins
+
+# --- daemon ---------------------------------------------------------------------------------------------
+GC_THRESHOLD: Final = 20_000  # new containers before a collection: the lane makes none, policy code few, pauses stay rare

@@ -124,6 +124,10 @@ class Fields:
         self._asked.add(key)
         return self._values.get(key)
 
+    def names(self) -> list[str]:
+        """The names of all members, for objects that are maps."""
+        return list(self._values)
+
     def unknown(self) -> list[str]:
         """Paths of the members nobody asked for, here and in the objects handed out by `child`."""
         mine = sorted(self.at(key) for key in self._values if key not in self._asked)

@@ -1,0 +1,255 @@
+"""Judging a group as a whole: everything that needs more than one entry, or the core's settings, to decide.
+
+`validate` adds a problem for each fault, with the path of the entry in the document the group came from. Texts
+that V1 had are kept (greengrass-core 4.3, Appendix B). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ggfast import arns
+from ggfast.config import Config, MessageLimits, Profile
+from ggfast.fields import Problems, shown
+from ggfast.group.document import (
+    Function,
+    Group,
+    Isolation,
+    LocalDevice,
+    LocalVolume,
+    Permission,
+    Resource,
+    ResourceAccessPolicy,
+    S3Model,
+    SageMakerModel,
+    Secret,
+)
+from ggfast.group.functions import isolation_of, run_as_of
+from ggfast.group.resources import under
+from ggfast.group.subscriptions import subject_fault
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRules:
+    """What the core allows. `core_thing_arn` empty: any core; `denied_paths` may not be reached by a volume."""
+
+    messages: MessageLimits = field(default_factory=lambda: MessageLimits.of(Profile.V1))
+    allow_root: bool = False
+    core_thing_arn: str = ""
+    denied_paths: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> GroupRules:
+        """The rules of a configured core: its own directories are never given to functions."""
+        layout = config.layout
+        return cls(
+            messages=config.message_limits,
+            allow_root=config.runtime.allow_functions_to_run_as_root,
+            core_thing_arn=str(config.core_thing.thing_arn),
+            denied_paths=tuple(sorted({str(layout.root), str(layout.written), *config.ggfast.hidden_paths})),
+        )
+
+
+def validate(group: Group, rules: GroupRules, problems: Problems, paths: Mapping[str, str]) -> None:
+    """Add every fault of `group` to `problems`; `paths` gives the path of each list (`Functions`, `Devices`, …)."""
+    _Judge(group, rules, problems, paths).judge()
+
+
+class _Judge:
+    def __init__(self, group: Group, rules: GroupRules, problems: Problems, paths: Mapping[str, str]) -> None:
+        self.group = group
+        self.rules = rules
+        self.problems = problems
+        self.paths = paths
+        self.resources = {resource.id: resource for resource in group.resources}
+
+    def judge(self) -> None:
+        self._things()
+        self._uniqueness()
+        self._table()
+        for position, resource in enumerate(self.group.resources):
+            self._resource(f"{self.paths['Resources']}[{position}]", resource)
+        for position, function in enumerate(self.group.functions):
+            if not function.is_system:
+                self._function(f"{self.paths['Functions']}[{position}]", function)
+        self._root()
+
+    # --- cores, devices, ids ---
+
+    def _things(self) -> None:
+        core, expected = self.group.core, self.rules.core_thing_arn
+        if core is None:
+            return
+        if expected and core.thing_arn and core.thing_arn != expected:
+            wanted = f"the thing of this core, {expected} (coreThing.thingArn in config.json)"
+            self.problems.add(f"{self.paths['Cores']}[0].ThingArn", shown(core.thing_arn), wanted)
+        for position, device in enumerate(self.group.devices):
+            if device.thing_arn == core.thing_arn and core.thing_arn:
+                path = f"{self.paths['Devices']}[{position}].ThingArn"
+                self.problems.add(path, shown(device.thing_arn), "a thing that is not the core")
+
+    def _uniqueness(self) -> None:
+        group = self.group
+        self._unique("Devices", "Id", (device.id for device in group.devices))
+        self._unique("Devices", "ThingArn", (device.thing_arn for device in group.devices))
+        self._unique("Functions", "Id", (function.id for function in group.functions))
+        self._unique("Functions", "FunctionArn", (function.arn for function in group.functions))
+        self._unique("Subscriptions", "Id", (entry.id for entry in group.subscriptions))
+        self._unique("Resources", "Id", (resource.id for resource in group.resources))
+        self._unique("Resources", "Name", (resource.name for resource in group.resources))
+        self._unique("Loggers", "Id", (logger.id for logger in group.loggers))
+        pairs = (f"{logger.target}/{logger.component}" for logger in group.loggers)
+        self._unique("Loggers", "Component", pairs)
+
+    def _unique(self, kind: str, key: str, values: Iterable[str]) -> None:
+        first: dict[str, int] = {}
+        for position, value in enumerate(values):
+            earlier = first.setdefault(value, position)
+            if earlier != position and value:
+                expected = f"another one: {self.paths[kind]}[{earlier}] has it already"
+                self.problems.add(f"{self.paths[kind]}[{position}].{key}", shown(value), expected)
+
+    # --- subscriptions ---
+
+    def _table(self) -> None:
+        parties = {arns.CLOUD, arns.SHADOW_SERVICE}
+        parties.update(device.thing_arn for device in self.group.devices)
+        parties.update(function.arn for function in self.group.user_functions)
+        messages = self.rules.messages
+        for position, entry in enumerate(self.group.subscriptions):
+            path = f"{self.paths['Subscriptions']}[{position}]"
+            for key, party in (("Source", entry.source), ("Target", entry.target)):
+                if party and party not in parties:
+                    text = f"Subscription {key.lower()} is invalid. ID is '{entry.id}' and {key} is '{party}'"
+                    expected = 'a device or function (with the same version or alias) of this group, "cloud" or '
+                    expected += '"GGShadowService"'
+                    self.problems.refuse(f"{path}.{key}", text, found=shown(party), expected=expected)
+            fault = subject_fault(entry.subject, messages.topic_bytes, messages.topic_slashes)
+            if fault:
+                self.problems.add(f"{path}.Subject", shown(entry.subject), fault)
+
+    # --- resources ---
+
+    def _resource(self, path: str, resource: Resource) -> None:
+        data = resource.data
+        if isinstance(data, (S3Model, SageMakerModel, Secret)):
+            expected = "Local.Device or Local.Volume: this release fetches nothing from a cloud"
+            self.problems.add(f"{path}.ResourceDataContainer", data.type, expected)
+        elif isinstance(data, LocalVolume):
+            for denied in self.rules.denied_paths:
+                if data.source_path and (under(data.source_path, denied) or under(denied, data.source_path)):
+                    where = f"{path}.ResourceDataContainer.LocalVolumeResourceData.SourcePath"
+                    self.problems.add(where, shown(data.source_path), f"a path apart from {denied}, which is hidden")
+
+    # --- functions ---
+
+    def _function(self, path: str, function: Function) -> None:
+        configuration = function.configuration
+        where = f"{path}.FunctionConfiguration"
+        isolation = isolation_of(self.group, function)
+        if isolation is Isolation.NO_CONTAINER:
+            self._no_container(where, function)
+        elif configuration.memory_kb is None and self.group.default_execution.isolation is Isolation.NO_CONTAINER:
+            text = f"MemorySize configuration for function with arn {function.arn} is required in "
+            text += "IsolationMode=GreengrassContainer."
+            self.problems.refuse(f"{where}.MemorySize", text, found="nothing", expected="a number of KB")
+        used: set[str] = set()
+        destinations: list[str] = []
+        for position, policy in enumerate(configuration.resources):
+            at = f"{where}.Environment.ResourceAccessPolicies[{position}]"
+            resource = self.resources.get(policy.resource_id)
+            if policy.resource_id in used:
+                self.problems.add(f"{at}.ResourceId", shown(policy.resource_id), "each resource once")
+            elif resource is None and policy.resource_id:
+                self.problems.add(f"{at}.ResourceId", shown(policy.resource_id), "the Id of a resource of this group")
+            elif resource is not None:
+                self._access(at, function, policy, resource, isolation)
+                self._destination(at, resource, destinations)
+            used.add(policy.resource_id)
+
+    def _no_container(self, path: str, function: Function) -> None:
+        faults = (
+            (function.configuration.memory_kb is not None, "MemorySize", "MemorySize"),
+            (function.configuration.access_sysfs, "Environment.AccessSysfs", "Access Sysfs"),
+        )
+        for is_given, key, words in faults:
+            if is_given:
+                text = f"{words} configuration for function with arn {function.arn} is not allowed in "
+                text += "IsolationMode=NoContainer."
+                self.problems.refuse(f"{path}.{key}", text, found="a value", expected="none")
+
+    def _access(
+        self, path: str, function: Function, policy: ResourceAccessPolicy, resource: Resource, isolation: Isolation
+    ) -> None:
+        data, permission = resource.data, policy.permission
+        local = isinstance(data, (LocalDevice, LocalVolume))
+        if local and isolation is Isolation.NO_CONTAINER:
+            text = f"Function {function.arn} refers to resource of type {data.type} that is not allowed in "
+            text += "IsolationMode=NoContainer."
+            self.problems.refuse(f"{path}.ResourceId", text, found=data.type, expected="GreengrassContainer")
+        elif local and permission is None:
+            self.problems.add(f"{path}.Permission", "nothing", "ro or rw")
+        elif isinstance(data, (S3Model, SageMakerModel)):
+            self._model_access(path, function, policy, data, isolation)
+        if isinstance(data, LocalVolume):
+            if under(data.source_path, "/dev/shm") and permission is Permission.RO:
+                self.problems.add(f"{path}.Permission", "ro", "rw: /dev/shm can only be given rw")
+            if under(data.source_path, "/proc") and permission is Permission.RW:
+                self.problems.add(f"{path}.Permission", "rw", "ro: paths under /proc can only be given ro")
+
+    def _model_access(
+        self,
+        path: str,
+        function: Function,
+        policy: ResourceAccessPolicy,
+        model: S3Model | SageMakerModel,
+        isolation: Isolation,
+    ) -> None:
+        arn, resource_id, permission = function.arn, policy.resource_id, policy.permission
+        text = ""
+        if isolation is Isolation.NO_CONTAINER and permission is not None:
+            text = "NoContainer function cannot configure permission when attaching Machine Learning resources. "
+            text += f"{arn} refers to Machine Learnin resource {resource_id} with permission {permission} in "
+            text += "resource access policy."
+        elif permission is None and model.owner is None:
+            text = f"Function {arn} refers to Machine Learning resource {resource_id} with missing permission in "
+            text += "both ResourceAccessPolicy and resource OwnerSetting."
+        elif permission is Permission.RW and model.owner and model.owner.permission is Permission.RO:
+            text = f'Function {arn} refers to Machine Learning resource {resource_id} with permission "rw", while '
+            text += 'resource owner setting GroupPermission only allows "ro".'
+        if text:
+            self.problems.refuse(f"{path}.Permission", text, found=shown(permission), expected="the owner's setting")
+
+    def _destination(self, path: str, resource: Resource, taken: list[str]) -> None:
+        data = resource.data
+        destination = data.source_path if isinstance(data, LocalDevice) else getattr(data, "destination_path", "")
+        for other in taken:
+            if destination and (under(destination, other) or under(other, destination)):
+                expected = f"destinations apart from each other: this function already has {other}"
+                self.problems.add(f"{path}.ResourceId", shown(destination), expected)
+        if destination:
+            taken.append(destination)
+
+    def _root(self) -> None:
+        """greengrass-core 17.1: uid or gid 0 needs the switch in config.json."""
+        if self.rules.allow_root:
+            return
+        guilty = [
+            (position, function)
+            for position, function in enumerate(self.group.functions)
+            if not function.is_system
+            and 0 in (run_as_of(self.group, function).uid, run_as_of(self.group, function).gid)
+        ]
+        if not guilty:
+            return
+        position, function = guilty[0]
+        own = function.configuration.execution.run_as
+        path = f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.RunAs"
+        if 0 not in (own.uid, own.gid):
+            path = f"{self.paths['DefaultConfig']}.Execution.RunAs"
+        names = " ".join(function.arn for _, function in guilty)
+        text = f"[{names}] are configured to run as root while Greengrass is not configured to run lambdas with root "
+        text += "permissions"
+        expected = 'another id, or runtime.allowFunctionsToRunAsRoot: "yes" in config.json'
+        self.problems.refuse(path, text, found="id 0", expected=expected)

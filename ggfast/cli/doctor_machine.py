@@ -1,0 +1,251 @@
+"""`doctor`'s look at the machine: accounts, cgroups, protections, interpreter, memory, clock, runtimes.
+
+Nothing is changed. Each check takes the places it reads as arguments, so that tests can show it other machines.
+Sources: greengrass-core 1.5 (requirements), 3.2 and 3.3 (V1's own checks), sandbox 6 and 14.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ggfast import limits
+from ggfast.cli.checks import LINK_PROTECTION
+from ggfast.cli.findings import Area, Finding
+
+PROC: Final = Path("/proc")
+CONTROLLERS: Final = {  # name: (whether containers need it, what is lost without it)
+    "memory": (True, "functions cannot be held to their memory limit"),
+    "pids": (True, "a function could start processes without end"),
+    "devices": (False, "device resources cannot be given to functions"),
+    "cpu": (False, "functions share the processor without weights"),
+}
+INTERPRETER_TIMEOUT_S: Final = 60  # a cold start from a slow flash card
+WORKERS: Final = Path(__file__).resolve().parent.parent / "core" / "workers"
+RUNTIMES: Final = {  # folder below core/workers: programs, best first (greengrass-core 1.5)
+    "nodejs": ("nodejs12.x", "nodejs8.10", "nodejs6.10", "nodejs", "node"),
+    "java": ("java8", "java"),
+}
+
+
+# --- accounts ------------------------------------------------------------------------------------------
+
+
+def accounts(daemon_user: str, function_user: str, function_group: str) -> Iterator[Finding]:
+    """The daemon's account and the functions' default one, which must not be the same."""
+    area = Area("accounts")
+    uids = {}
+    for name in (daemon_user, function_user):
+        make = f"Create it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`."
+        try:
+            uids[name] = pwd.getpwnam(name).pw_uid
+        except KeyError:
+            yield area.bad(f"user {name}", "no such user", "an account without login", make, required=True)
+            continue
+        if uids[name] == 0:
+            advice = "Name an ordinary account in config.json (ggfast.daemonUser, ggfast.functionUser)."
+            yield area.bad(f"user {name}", "uid 0", "an account that is not root", advice, required=True)
+        else:
+            yield area.ok(f"user {name}", f"uid {uids[name]}")
+    try:
+        yield area.ok(f"group {function_group}", f"gid {grp.getgrnam(function_group).gr_gid}")
+    except KeyError:
+        make = f"Create it with `groupadd --system {function_group}`."
+        yield area.bad(f"group {function_group}", "no such group", "the functions' group", make, required=True)
+    if len(uids) == 2 and len(set(uids.values())) == 1:
+        advice = "Functions could read the daemon's keys: give the daemon an account of its own."
+        yield area.bad("separate accounts", "one uid for both", "two uids", advice, required=True)
+
+
+# --- protections of the kernel and of the session --------------------------------------------------------
+
+
+def link_protection(proc: Path = PROC, *, required: bool = True) -> Finding:
+    """Hard and symbolic links must be protected, or the core starts only with -i (greengrass-core 3.2)."""
+    values = {name: _read(proc / "sys" / "fs" / name) or "not there" for name in LINK_PROTECTION}
+    found = ", ".join(f"fs.{name}={value}" for name, value in values.items())
+    area = Area("protection")
+    if all(value == "1" for value in values.values()):
+        return area.ok("links", found)
+    settings = " ".join(f"fs.{name}=1" for name in LINK_PROTECTION)
+    advice = f"Set them with `sysctl -w {settings}` and in /etc/sysctl.d, or start with -i."
+    return area.bad("links", found, "both 1", advice, required=required)
+
+
+def session() -> Iterator[Finding]:
+    """What the core inherits from whoever starts it: umask and the limit of open files."""
+    area = Area("session")
+    mask = os.umask(0o022)
+    os.umask(mask)
+    if mask & ~0o022:
+        advice = "Start the core with `umask 0022`: functions must be able to read what it unpacks."
+        yield area.bad("umask", f"{mask:04o}", "0022 or less", advice, required=False)
+    else:
+        yield area.ok("umask", f"{mask:04o}")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+    if hard != resource.RLIM_INFINITY and hard < limits.OPEN_FILES_MIN:
+        advice = f"Raise it with `ulimit -n {limits.OPEN_FILES_MIN}` or LimitNOFILE= in the unit."
+        yield area.bad("open files", shown, f"at least {limits.OPEN_FILES_MIN}", advice, required=False)
+    else:
+        yield area.ok("open files", shown)
+
+
+# --- cgroups -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A mounted cgroup tree and the controllers bound to it."""
+
+    version: int
+    mount_point: Path
+    controllers: frozenset[str]
+
+
+def hierarchies(mountinfo: str) -> list[Hierarchy]:
+    """The cgroup trees that the text of /proc/self/mountinfo names; v2 trees are asked for their controllers."""
+    found = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.partition(" ")
+        mount_point = Path((before.split(" ") + [""] * 5)[4].replace("\\040", " "))
+        if kind == "cgroup":
+            found.append(Hierarchy(1, mount_point, frozenset(options.rpartition(" ")[2].split(","))))
+        elif kind == "cgroup2":
+            found.append(Hierarchy(2, mount_point, frozenset(_read(mount_point / "cgroup.controllers").split())))
+    return found
+
+
+def cgroups(proc: Path = PROC) -> Iterator[Finding]:
+    """One line for each controller: where it is bound (sandbox 6)."""
+    area = Area("cgroups")
+    trees = hierarchies(_read(proc / "self" / "mountinfo"))
+    for name, (required, lost) in CONTROLLERS.items():
+        tree = next((tree for tree in trees if name in tree.controllers), None)
+        if name == "devices" and tree is None:  # v2 has no such controller: a program attached to the group decides
+            tree = next((tree for tree in trees if tree.version == 2), None)
+        if tree is not None:
+            yield area.ok(name, f"v{tree.version} at {tree.mount_point}")
+        else:
+            yield area.bad(name, "bound nowhere", "a mounted controller", _cgroup_advice(name, lost), required=required)
+
+
+def _cgroup_advice(name: str, lost: str) -> str:
+    if name == "memory":
+        boot = "Boot with `cgroup_enable=memory cgroup_memory=1` (Raspberry Pi: in cmdline.txt)"
+        return f"{boot}, or mount the cgroup trees; without it {lost}."
+    return f"Mount the {name} controller; without it {lost}."
+
+
+# --- interpreter, memory, clock, runtimes -----------------------------------------------------------------
+
+
+def interpreter(user: str) -> Finding:
+    """Other users must reach the interpreter and the package: as root this is tried, else read off the modes."""
+    area = Area("interpreter")
+    package = Path(__file__).resolve().parent.parent
+    advice = "Install ggfast below a directory that everybody may enter, such as /opt, with an interpreter from /usr."
+    for path in (Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix), package):
+        closed = closed_directory(path)
+        if closed is not None:
+            found = f"{path}: other users cannot enter {closed}"
+            return area.bad("reachable", found, "mode o+x on every directory above", advice, required=True)
+    version = ".".join(map(str, sys.version_info[:3]))
+    if os.geteuid() != 0 or not _exists(user):
+        return area.ok("reachable", f"Python {version} at {sys.executable}")
+    entry = pwd.getpwnam(user)
+    command = [sys.executable, "-I", "-c", "import ggfast.errors"]
+    try:
+        tried = subprocess.run(
+            command, cwd="/", env={}, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[], text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=INTERPRETER_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        complaint = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        complaint = str(error)
+    if complaint:
+        return area.bad("reachable", f"as {user}: {complaint}", "import ggfast succeeds", advice, required=True)
+    return area.ok("reachable", f"Python {version} at {sys.executable}, tried as {user}")
+
+
+def closed_directory(path: Path) -> Path | None:
+    """The first directory on the way to `path` that other users cannot enter, `path` included if it is one."""
+    for directory in [*reversed(path.parents), path]:
+        try:
+            mode = directory.stat().st_mode
+        except OSError:
+            return directory
+        if stat.S_ISDIR(mode) and not mode & stat.S_IXOTH:
+            return directory
+    return None
+
+
+def memory(proc: Path = PROC) -> Finding:
+    """The whole memory of the machine (greengrass-core 1.5: 128 MB)."""
+    area = Area("memory")
+    lines = dict(line.partition(":")[::2] for line in _read(proc / "meminfo").splitlines())
+    try:
+        total_kb = int(lines["MemTotal"].split()[0])
+        free_kb = int(lines["MemAvailable"].split()[0])
+    except (KeyError, ValueError, IndexError):
+        return area.unknown("size", f"{proc / 'meminfo'} does not say", "Mount /proc.")
+    found = f"{total_kb // 1024} MB, {free_kb // 1024} MB of it available"
+    if total_kb < limits.MACHINE_MEMORY_KB_MIN:
+        expected = f"at least {limits.MACHINE_MEMORY_KB_MIN // 1024} MB"
+        return area.bad("size", found, expected, "Expect functions to be killed for lack of memory.", required=False)
+    return area.ok("size", found)
+
+
+def clock(now: float | None = None) -> Finding:
+    """A clock from before this software was made makes every certificate look not valid yet."""
+    area = Area("clock")
+    seconds = time.time() if now is None else now
+    found = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    if seconds < limits.CLOCK_FLOOR_S:
+        expected = "after " + time.strftime("%Y-%m-%d", time.gmtime(limits.CLOCK_FLOOR_S))
+        advice = "Set it (`date -s`, NTP); the core runs, but the cloud's certificates will be refused."
+        return area.bad("sanity", found, expected, advice, required=False)
+    return area.ok("sanity", found)
+
+
+def runtimes(path: str | None = None, workers: Path = WORKERS) -> Iterator[Finding]:
+    """The languages functions can be written in; Python is this interpreter."""
+    area = Area("runtimes")
+    yield area.ok("python", f"{sys.version_info[0]}.{sys.version_info[1]}, for functions of every Python runtime")
+    for name, programs in RUNTIMES.items():
+        if not (workers / name).is_dir():
+            continue
+        program = next(filter(None, (shutil.which(program, path=path) for program in programs)), None)
+        if program:
+            yield area.ok(name, program)
+        else:
+            advice = f"Install it if a function needs it; the name {programs[0]} on PATH is found first."
+            yield area.bad(name, "Not found", f"one of {', '.join(programs)} on PATH", advice, required=False)
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _read(path: Path) -> str:
+    """The text of a small kernel file; "" if there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -111,8 +111,8 @@ CHANNEL_PACKET_BYTES_MAX: Final = 64 * KIB  # one request, answer or event; a SE
 CHANNEL_BACKLOG_MAX: Final = 512  # packets kept for a daemon that does not read; more means that it hangs
 WORKER_MEMORY_KB_MIN: Final = 2_048  # below this the set-up itself (stack, tmpfs, page tables) is refused memory
 WORKER_MEMORY_KB_MAX: Final = 4_194_304  # ceiling when the policy names none: 4 GiB
-WORKER_PIDS_DEFAULT: Final = 128  # a Java runtime starts about 30 threads
-WORKER_PIDS_MAX: Final = 4_096
+SANDBOX_PIDS_DEFAULT: Final = 128  # a Java runtime starts about 30 threads
+SANDBOX_PIDS_MAX: Final = 4_096  # ceiling of the spawner; what a function gets is WORKER_PIDS_MAX or its resources
 WORKER_TMPFS_KB_MAX: Final = 16_384  # default ceiling of all a function can write outside its volumes
 WORKER_TMPFS_KB_MIN: Final = 256  # the container's own directories and mount points need some pages
 WORKER_MOUNTS_MAX: Final = 32  # V1: 10 resources; ours: FUNCTION_RESOURCES_MAX plus what the core adds
@@ -134,3 +134,18 @@ CRASH_LOG_BYTES_MAX: Final = 1 * MIB  # then it becomes crash.log.1 and a new on
 
 # --- daemon ---------------------------------------------------------------------------------------------
 GC_THRESHOLD: Final = 20_000  # new containers before a collection: the lane makes none, policy code few, pauses stay rare
+
+# --- function packages (sandbox row 52) -------------------------------------------------------------------
+PACKAGE_ARCHIVE_BYTES_MAX: Final = 256 * MIB  # a zip is never larger than what it holds
+PACKAGE_BYTES_MAX: Final = 256 * MIB  # Lambda's bound of an unpacked package is 250 MB
+PACKAGE_ENTRIES_MAX: Final = 20_000  # the largest published machine-learning packages have some 8,000
+PACKAGE_DIRECTORY_BYTES_MAX: Final = 8 * MIB  # zip directory: 20,000 entries of 400 bytes
+PACKAGE_RATIO_MAX: Final = 100  # source text packs 3 to 10 times; beyond this it is a bomb
+PACKAGE_RATIO_FREE_BYTES: Final = 4 * MIB  # below this the ratio is nobody's concern
+PACKAGE_DEPTH_MAX: Final = 32
+PACKAGE_NAME_BYTES_MAX: Final = 1_024  # with the deployment directory well below PATH_MAX
+PACKAGE_NAME_PART_BYTES_MAX: Final = 240  # NAME_MAX is 255; the compiler's temporary names need the rest
+PACKAGE_SPARE_BYTES: Final = 2 * MIB  # stay away from a full disk: logs and state need room
+PACKAGE_COMPILE_BYTES_MAX: Final = MIB  # larger sources are tables, and compile slowly
+PACKAGE_FAULTS_MAX: Final = 20  # findings reported of one package
+CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock is noticed; one small file read each time

@@ -21,7 +21,7 @@ import greengrass_common.common_log_appender
 import greengrass_common.encoding_type
 import greengrass_common.greengrass_message  # noqa: F401  (here, and all others, to win over copies in packages)
 import greengrass_ipc_python_sdk.ipc_facade
-import greengrass_ipc_python_sdk.utils.exponential_backoff
+import greengrass_ipc_python_sdk.utils.exponential_backoff  # noqa: F401
 from greengrass_common import env_vars
 from greengrass_common.parse_version import parse_version
 from greengrass_ipc_python_sdk import ipc_client

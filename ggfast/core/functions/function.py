@@ -1,0 +1,286 @@
+"""One deployed function version: its queue, its workers, its figures.
+
+Pinned: one worker, started at once and again after each death, one request at a time, in order.
+On-demand: workers as work asks for them, free ones reused, the number shared by all functions.
+Sources: greengrass-core 6.1 (life cycle), 6.9 (concurrency).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ggfast import limits
+from ggfast.core.functions.environment import WorkerPlan
+from ggfast.core.functions.invocations import Durations, Invocation, InvokeResult, InvokeStatus, refused, unhandled
+from ggfast.core.functions.queue import WorkPool, WorkQueue
+from ggfast.core.functions.worker import Surroundings, Worker, WorkerState
+
+
+class Slots(Protocol):
+    """The shared number of on-demand workers."""
+
+    def acquire(self, function: FunctionRunner) -> bool: ...
+    def release(self) -> None: ...
+    def somebody_starves(self, function: FunctionRunner) -> bool: ...
+
+
+class Backoff:
+    """When to start again: at once, then after 1, 2, 4 … 60 s; anew after a worker that lived for a minute."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def after(self, lived_s: float) -> float:
+        """Seconds to wait after a worker that lived this long."""
+        if lived_s >= limits.WORKER_HEALTHY_S:
+            self._failures = 0
+        self._failures += 1
+        if self._failures == 1:
+            return 0.0
+        return min(2.0 ** min(self._failures - 2, 16), limits.WORKER_BACKOFF_S_MAX)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What `status` tells about a function."""
+
+    invocations: int = 0
+    errors: int = 0
+    dropped: int = 0
+    restarts: int = 0
+    last_error: str = ""
+
+
+class FunctionRunner:
+    """Runs one function version. `identify` gives a new worker its instance name and token."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        plan: WorkerPlan,
+        pool: WorkPool,
+        slots: Slots,
+        token_of: Callable[[str], str],
+    ) -> None:
+        self.plan = plan
+        self.queue = WorkQueue(pool, around.counters)
+        self.workers: dict[str, Worker] = {}
+        self.figures = Figures()
+        self.durations = Durations()
+        self.closed = False
+        self._around = around
+        self._slots = slots
+        self._token_of = token_of
+        self._idle: list[Worker] = []
+        self._backoff = Backoff()
+        self._retry: asyncio.TimerHandle | None = None
+        self._start_problem = ""
+        self._watchers: list[asyncio.Future[None]] = []
+
+    # --- work -----------------------------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """The router has put messages into the ring."""
+        self.pump()
+
+    def submit(self, invocation: Invocation) -> None:
+        """Queue an invocation. Raises LimitReached when the shared room for work is used up."""
+        self.queue.offer(invocation)
+        self.pump()
+
+    def pump(self) -> None:
+        """Give work to free workers; what is left waits, and may need more workers."""
+        queue, idle = self.queue, self._idle
+        while idle:
+            invocation = queue.take()
+            if invocation is None:
+                return
+            idle.pop().run(invocation)
+        if len(queue):
+            queue.absorb()
+            self._grow()
+
+    def ensure(self) -> None:
+        """Start what has to run without work."""
+        self._grow()
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    def replace(self, plan: WorkerPlan) -> None:
+        """Run by another plan from now on; waiting work stays, running work may finish."""
+        self.plan = plan
+        self._backoff = Backoff()
+        self._cancel_retry()
+        for worker in list(self.workers.values()):
+            worker.retire()
+        self._grow()
+
+    def close(self) -> None:
+        """Stop for good; waiting work is refused."""
+        self.closed = True
+        self._cancel_retry()
+        for worker in list(self.workers.values()):
+            worker.retire()
+        self._fail_waiting(refused(f"{self.plan.arn} is not deployed any more"))
+
+    def adopt(self, instance: str) -> Worker:
+        """A worker of an earlier daemon; the caller awaits its `adopt()`."""
+        worker = Worker(self._around, self.plan, instance, self._token_of(instance), self)
+        self.workers[instance] = worker
+        return worker
+
+    @property
+    def live(self) -> int:
+        """Workers that run or will run."""
+        return sum(worker.lives for worker in self.workers.values())
+
+    @property
+    def state(self) -> str:
+        """One word for `status`."""
+        states = {worker.state for worker in self.workers.values()}
+        if WorkerState.BUSY in states or WorkerState.IDLE in states:
+            return "running"
+        if WorkerState.STARTING in states or WorkerState.LOADING in states:
+            return "starting"
+        if self._retry is not None:
+            return "waiting to restart"
+        return "stopping" if states else "stopped"
+
+    @property
+    def started(self) -> bool:
+        """Whether there is nothing to wait for after a deployment: a worker is loading or ready, or failed."""
+        if not self.plan.pinned or self._retry is not None or self._start_problem:
+            return True
+        return any(w.pid and w.lives and w.plan is self.plan for w in self.workers.values())
+
+    @property
+    def start_problem(self) -> str:
+        """Why the last worker did not get as far as its first work, empty if it did."""
+        return self._start_problem
+
+    def idle_workers(self) -> list[Worker]:
+        """Free workers, the longest unused first."""
+        return self._idle
+
+    async def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `condition()` holds; False if it does not within `timeout_s`."""
+        deadline = self._around.clock.monotonic() + timeout_s
+        while not condition():
+            watcher = self._around.loop.create_future()
+            self._watchers.append(watcher)
+            try:
+                await asyncio.wait_for(watcher, max(deadline - self._around.clock.monotonic(), 0.0))
+            except TimeoutError:
+                return condition()
+        return True
+
+    # --- what workers tell ------------------------------------------------------------------------------
+
+    def ready(self, worker: Worker) -> None:
+        """A worker can take work."""
+        self._start_problem = ""
+        self._idle.append(worker)
+        self._changed()
+        self.pump()
+
+    def finished(self, worker: Worker, result: InvokeResult, seconds: float) -> None:
+        """A handler call is over, one way or another."""
+        figures = self.figures
+        figures.invocations += 1
+        self.durations.add(seconds)
+        if result.status is not InvokeStatus.OK:
+            figures.errors += 1
+            figures.last_error = result.payload[:512].decode("utf-8", "replace")
+        if worker.state is not WorkerState.IDLE:
+            return
+        if not self.plan.pinned and self._slots.somebody_starves(self) and (self.live > 1 or not len(self.queue)):
+            worker.retire()
+            return
+        self._idle.append(worker)
+        self.pump()
+
+    def ending(self, worker: Worker) -> None:
+        """A worker takes no more work."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if not worker.plan.pinned:  # its own plan: a deployment may have changed the function's
+            self._slots.release()
+
+    def gone(self, worker: Worker, problem: str) -> None:
+        """A worker is dead; `problem` is empty when it was asked to stop."""
+        del self.workers[worker.instance]
+        if problem and not self.closed:
+            self.figures.last_error = problem
+            self._died(worker, problem)
+        if not self.closed:
+            self._grow()
+        self._changed()
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _died(self, worker: Worker, problem: str) -> None:
+        if worker.was_ready and not self.plan.pinned:
+            return
+        if not worker.was_ready:
+            self._start_problem = problem
+        self.figures.restarts += 1
+        self._around.counters.add("functions.restarts")
+        delay = self._backoff.after(self._around.clock.monotonic() - worker.started_at)
+        if delay:
+            self._retry = self._around.loop.call_later(delay, self._try_again)
+        if not self.plan.pinned:
+            self._fail_waiting(unhandled(f"The function could not be started: {problem}"))
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._grow()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _grow(self) -> None:
+        if self.closed:
+            return
+        if self.plan.pinned:
+            if not self.workers and self._retry is None:
+                self._start()
+            return
+        if self._retry is not None:
+            if len(self.queue):
+                self._fail_waiting(unhandled(f"The function could not be started: {self._start_problem}"))
+            return
+        starting = sum(w.state in (WorkerState.STARTING, WorkerState.LOADING) for w in self.workers.values())
+        while starting < len(self.queue) and self._slots.acquire(self):
+            self._start()
+            starting += 1
+
+    def _start(self) -> None:
+        plan = self.plan
+        instance = new_instance(plan)
+        worker = Worker(self._around, plan, instance, self._token_of(instance), self)
+        self.workers[instance] = worker
+        self._around.run(worker.launch())
+
+    def _fail_waiting(self, result: InvokeResult) -> None:
+        for invocation in self.queue.clear():
+            if invocation.done is None:
+                self.figures.dropped += 1
+                self._around.counters.add("functions.dropped.not_running")
+            invocation.finish(result)
+
+    def _changed(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+
+def new_instance(plan: WorkerPlan) -> str:
+    """A name no other worker has; it tells a later daemon which plan the worker runs by."""
+    return f"{plan.name[:24]}-{plan.key}-{secrets.token_hex(4)}"

@@ -1,0 +1,111 @@
+"""Work that waits for a worker: first in, first out per function, bounded for all functions together.
+
+    router ─► Ring (arrivals of one loop turn) ─┐
+                                                ├─► waiting ─► worker
+    invoke ─────────────────────────────────────┘
+
+While a worker is free a message goes from the ring straight to it. Otherwise the ring is emptied into `waiting`,
+which shares V1's 1,024 work items (greengrass-core 6.9) and a ceiling in bytes with all other functions. When that
+is used up messages stay in the ring until it refuses them too: then a publisher that asked for all or error learns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import orjson
+
+from ggfast import limits
+from ggfast._ext.buffers import Ring
+from ggfast.core.functions.invocations import Invocation
+from ggfast.counters import Counters
+from ggfast.errors import LimitReached
+
+
+class WorkPool:
+    """The room all functions share."""
+
+    def __init__(self, items_max: int = limits.WORK_ITEMS_MAX, bytes_max: int = limits.WORK_BYTES_MAX) -> None:
+        self.items_max = items_max
+        self.bytes_max = bytes_max
+        self.items = 0
+        self.bytes = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether one more item of `size` bytes may wait."""
+        return self.items < self.items_max and self.bytes + size <= self.bytes_max
+
+    def take(self, size: int) -> None:
+        """Count an item in."""
+        self.items += 1
+        self.bytes += size
+
+    def give(self, size: int) -> None:
+        """Count an item out."""
+        self.items -= 1
+        self.bytes -= size
+
+
+class WorkQueue:
+    """What waits for one function."""
+
+    def __init__(self, pool: WorkPool, counters: Counters) -> None:
+        self.ring = Ring(limits.WORK_ITEMS_MAX, limits.WORK_RING_BYTES_MAX, False)
+        self._pool = pool
+        self._counters = counters
+        self._waiting: deque[Invocation] = deque()
+        self._topic = b""
+        self._context = b""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self.ring)
+
+    def offer(self, invocation: Invocation) -> None:
+        """Append a direct invocation. Raises LimitReached when the shared room is used up."""
+        self.absorb()
+        if not self._pool.has_room(invocation.size):
+            self._counters.add("functions.refused.work_items")
+            raise LimitReached("the number of waiting work items", self._pool.items + 1, self._pool.items_max)
+        self._append(invocation)
+
+    def push_front(self, invocation: Invocation) -> None:
+        """Put back work that no handler has seen; its room is not asked for again."""
+        self._pool.take(invocation.size)
+        self._waiting.appendleft(invocation)
+
+    def absorb(self) -> None:
+        """Move arrivals behind what waits already, as far as the shared room goes."""
+        while (message := self._peeked()) is not None:
+            self._append(message)
+
+    def take(self) -> Invocation | None:
+        """The oldest work."""
+        if self._waiting:
+            invocation = self._waiting.popleft()
+            self._pool.give(invocation.size)
+            return invocation
+        message = self.ring.pop()
+        return None if message is None else self._from_message(message[0], message[1])
+
+    def clear(self) -> list[Invocation]:
+        """Take everything out."""
+        found = []
+        while (invocation := self.take()) is not None:
+            found.append(invocation)
+        return found
+
+    def _append(self, invocation: Invocation) -> None:
+        self._pool.take(invocation.size)
+        self._waiting.append(invocation)
+
+    def _peeked(self) -> Invocation | None:
+        if not self._pool.has_room(limits.V1_PAYLOAD_BYTES_MAX):
+            return None
+        message = self.ring.pop()
+        return None if message is None else self._from_message(message[0], message[1])
+
+    def _from_message(self, topic: bytes, payload: bytes) -> Invocation:
+        if topic != self._topic:
+            self._topic = topic
+            self._context = b'{"custom":{"subject":' + orjson.dumps(topic.decode()) + b"}}"
+        return Invocation(self._context, payload)

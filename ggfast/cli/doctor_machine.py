@@ -23,6 +23,7 @@ from typing import Final
 from ggfast import limits
 from ggfast.cli.checks import LINK_PROTECTION
 from ggfast.cli.findings import Area, Finding
+from ggfast.sandbox.cgroups import PREFIX, detect
 
 PROC: Final = Path("/proc")
 CONTROLLERS: Final = {  # name: (whether containers need it, what is lost without it)
@@ -105,41 +106,56 @@ def session() -> Iterator[Finding]:
 # --- cgroups -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
-    """A mounted cgroup tree and the controllers bound to it."""
-
-    version: int
-    mount_point: Path
-    controllers: frozenset[str]
-
-
-def hierarchies(mountinfo: str) -> list[Hierarchy]:
-    """The cgroup trees that the text of /proc/self/mountinfo names; v2 trees are asked for their controllers."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.partition(" ")
-        mount_point = Path((before.split(" ") + [""] * 5)[4].replace("\\040", " "))
-        if kind == "cgroup":
-            found.append(Hierarchy(1, mount_point, frozenset(options.rpartition(" ")[2].split(","))))
-        elif kind == "cgroup2":
-            found.append(Hierarchy(2, mount_point, frozenset(_read(mount_point / "cgroup.controllers").split())))
-    return found
-
-
 def cgroups(proc: Path = PROC) -> Iterator[Finding]:
-    """One line for each controller: where it is bound (sandbox 6)."""
+    """One line for each controller: where it is bound (sandbox 6), and what dead cores left."""
     area = Area("cgroups")
-    trees = hierarchies(_read(proc / "self" / "mountinfo"))
+    layout = detect(_read(proc / "self" / "mountinfo"), _read(proc / "self" / "cgroup"))
     for name, (required, lost) in CONTROLLERS.items():
-        tree = next((tree for tree in trees if name in tree.controllers), None)
+        tree = layout.find(name)
         if name == "devices" and tree is None:  # v2 has no such controller: a program attached to the group decides
-            tree = next((tree for tree in trees if tree.version == 2), None)
+            tree = layout.unified
         if tree is not None:
-            yield area.ok(name, f"v{tree.version} at {tree.mount_point}")
+            yield area.ok(name, f"v{tree.version} at {tree.mount}, own group {tree.own}")
         else:
             yield area.bad(name, "bound nowhere", "a mounted controller", _cgroup_advice(name, lost), required=required)
+    memory_tree = layout.find("memory")
+    if memory_tree is not None and memory_tree.version == 1:
+        left = [group for group in core_groups(memory_tree.mount) if not group.processes]
+        if left:
+            found = ", ".join(f"{group.path} ({group.memory_kb} KB)" for group in left)
+            advice = "A core that was killed left them; it removes them when it starts again."
+            yield area.bad("left over", found, "no groups without a core", advice, required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreGroup:
+    """The v1 memory group of a core, with everything below it."""
+
+    path: str
+    processes: int
+    memory_kb: int
+
+
+def core_groups(mount: str) -> list[CoreGroup]:
+    """The groups of cores below a v1 memory hierarchy; none without cgroupspy, which reads such trees."""
+    try:
+        from cgroupspy.trees import Tree
+    except ImportError:
+        return []
+    folder, name = os.path.split(mount)
+    try:
+        tree = Tree(root_path=f"{folder}/", groups=[name.encode()])
+        return [
+            CoreGroup(
+                os.fsdecode(node.full_path),
+                sum(len(below.controller.procs) for below in tree.walk(node)),
+                node.controller.usage_in_bytes // 1024,
+            )
+            for node in tree.walk()
+            if node.name.startswith(PREFIX.encode())
+        ]
+    except OSError:  # groups come and go while the tree is read
+        return []
 
 
 def _cgroup_advice(name: str, lost: str) -> str:

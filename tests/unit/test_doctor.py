@@ -80,6 +80,7 @@ def proc(tmp_path: Path) -> Path:
             f"3{n} 31 0:3{n} / /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup rw,{name}\n"
             for n, name in enumerate(("memory", "pids", "devices", "cpu,cpuacct"))
         ),
+        "self/cgroup": "4:memory:/unit\n3:pids:/\n2:devices:/\n1:cpu,cpuacct:/\n0::/\n",
     }
     for name, text in files.items():
         path = tmp_path / "proc" / name
@@ -102,9 +103,9 @@ def test_link_protection(proc: Path) -> None:
 def test_cgroups_on_v1(proc: Path) -> None:
     found = list(doctor_machine.cgroups(proc))
     assert {finding.status for finding in found} == {Status.OK}
-    assert "v1 at /sys/fs/cgroup/memory" in [finding.found for finding in found]
+    assert found[0].found == "v1 at /sys/fs/cgroup/memory, own group /sys/fs/cgroup/memory/unit"
     mounts = (proc / "self/mountinfo").read_text()
-    (proc / "self/mountinfo").write_text(mounts.replace("rw,memory", "rw,blkio").replace("rw,devices", "rw,freezer"))
+    (proc / "self/mountinfo").write_text(mounts.replace("rw,memory", "rw,none").replace("rw,devices", "rw,other"))
     found = list(doctor_machine.cgroups(proc))
     assert status_of(found, "memory") is Status.FAIL
     assert status_of(found, "devices") is Status.WARN
@@ -122,6 +123,19 @@ def test_cgroups_on_v2(proc: Path, tmp_path: Path, controllers: str, memory: Sta
     assert status_of(found, "memory") is memory
     assert status_of(found, "devices") is Status.OK
     assert status_of(found, "pids") is Status.OK
+
+
+def test_groups_of_dead_cores_are_listed(proc: Path, tmp_path: Path) -> None:
+    """On a made-up hierarchy: one core that runs, one that was killed."""
+    for name, process in (("ggfast-alive", "4242\n"), ("ggfast-dead", ""), ("other", "")):
+        for folder in (tmp_path / "memory" / name, tmp_path / "memory" / name / "instance"):
+            folder.mkdir(parents=True)
+            (folder / "memory.usage_in_bytes").write_text("8192\n")
+            (folder / "cgroup.procs").write_text(process if folder.name == "instance" else "")
+    mounts = f"30 23 0:26 / {tmp_path}/memory rw - cgroup cgroup rw,memory\n"
+    (proc / "self/mountinfo").write_text(mounts)
+    left = next(finding for finding in doctor_machine.cgroups(proc) if finding.name == "left over")
+    assert left.found == f"{tmp_path}/memory/ggfast-dead (8 KB)"
 
 
 def test_memory(proc: Path) -> None:

@@ -180,7 +180,7 @@ cdef object decode_unsubscribe(Span* span):
 
 cdef object decode_suback(Span* span):
     cdef int packet_id = take_packet_id(span, "packet id")
-    codes = tuple(take(span, span.left, "return codes")[:span.left]) if span.left else ()
+    codes = tuple(PyBytes_FromStringAndSize(<const char*> span.at, span.left))
     if not codes or any(code > 2 and code != SUBACK_FAILURE for code in codes):
         raise Malformed(f"SUBACK return codes are {codes}, expected one or more of 0, 1, 2, 128 [MQTT-3.9.3-2]")
     return Suback(packet_id, codes)

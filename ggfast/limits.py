@@ -149,3 +149,31 @@ PACKAGE_SPARE_BYTES: Final = 2 * MIB  # stay away from a full disk: logs and sta
 PACKAGE_COMPILE_BYTES_MAX: Final = MIB  # larger sources are tables, and compile slowly
 PACKAGE_FAULTS_MAX: Final = 20  # findings reported of one package
 CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock is noticed; one small file read each time
+
+# --- broker and router ----------------------------------------------------------------------------------
+ROUTE_CACHE_ENTRIES_MAX: Final = 32_768  # (source, topic) pairs remembered; a group has tens of each
+ROUTE_CACHE_BYTES_MAX: Final = 4 * MIB  # the same in memory, wide fan-outs included
+BROKER_CONNECT_TIMEOUT_S: Final = 10.0  # from accepted to CONNECT; the SDKs give the whole connect 30 s
+BROKER_CONNECTIONS_MAX: Final = 4_096  # GROUP_DEVICES_MAX with reconnects overlapping their predecessors
+BROKER_SUBSCRIPTIONS_MAX: Final = 1_024  # filters of one client; AWS IoT allows 50 a connection
+BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a client; 16 bytes each
+BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones of persistent sessions included
+BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes
+BROKER_OUTPUT_BYTES_MAX: Final = 512 * KIB  # unwritten output of one client above the transport's own buffer
+BROKER_WRITE_HIGH_BYTES: Final = 64 * KIB  # the transport's buffer above which a client counts as congested
+BROKER_RETAINED_BYTES_MAX: Final = 8 * MIB  # all retained messages; 8 MiB of 128 is what a small device can spare
+BROKER_SESSIONS_OFFLINE_MAX: Final = 4_096  # persistent sessions whose client is away
+BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stalled readers
+BROKER_STALL_TICKS: Final = 3  # 1.0 to 1.5 s: how long a reader that takes nothing may hold its publishers back
+
+# --- demo -----------------------------------------------------------------------------------------------
+DEMO_START_TIMEOUT_S: Final = 70.0  # what V1's start waited for its daemon; a slow board makes its CA meanwhile
+DEMO_STOP_TIMEOUT_S: Final = 20.0  # twice the ten seconds the core gives its daemon
+DEMO_DEVICE_TIMEOUT_S: Final = 20.0  # TLS, CONNACK and SUBACK on a slow board
+DEMO_REPORT_S: Final = 0.25  # between two reports of a device: live to the eye, nothing to the machine
+DEMO_REPORT_BYTES_MAX: Final = 256 * KIB
+DEMO_LATENCIES_MAX: Final = 20_000  # samples kept per flow, newest; a quarter of an hour of readings
+DEMO_LAST_VALUE_CHARACTERS: Final = 200
+
+# --- deployment -----------------------------------------------------------------------------------------
+DEPLOYMENT_WATCH_S: Final = 10.0  # a new pinned function must fail within it to fail the deployment; slow imports pass

@@ -1,0 +1,1 @@
+"""Face of ext/window.pyx: C only."""

@@ -153,6 +153,11 @@ class Layout:
         return self.written / "var" / "state"
 
     @property
+    def control_socket(self) -> Path:
+        """Where the command line talks to the running core."""
+        return self.state / "control.sock"
+
+    @property
     def server_certificate(self) -> Path:
         """The local MQTT server's certificate."""
         return self.state / "server" / "server.crt"

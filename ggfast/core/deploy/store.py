@@ -96,6 +96,10 @@ class Store:
         everything back, if the disk refuses.
         """
         layout = self._layout
+        document = directory / "group" / "group.json"
+        if not document.is_file():
+            raise DeploymentFailed("activate", f"no group is staged in {directory}", rolled_back=True)
+        group = _load(document)
         if layout.journal.exists():
             detail = "the deployment before this one is neither confirmed nor rolled back"
             raise DeploymentFailed("activate", detail, rolled_back=False)
@@ -147,7 +151,7 @@ class Store:
         return True
 
     def recover(self) -> Recovery:
-        """To be called once at start, before anything reads or stages a group: undo what was not confirmed, clean up."""
+        """To be called once at start, before a group is read or staged: undo what was not confirmed, clean up."""
         layout = self._layout
         undone = self.rollback()
         leftovers = list(layout.staging.iterdir()) if layout.staging.is_dir() else []

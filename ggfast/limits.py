@@ -177,3 +177,6 @@ DEMO_LAST_VALUE_CHARACTERS: Final = 200
 
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_WATCH_S: Final = 10.0  # a new pinned function must fail within it to fail the deployment; slow imports pass
+LISTEN_BACKLOG: Final = 1_024  # devices that reconnect at once after a restart; the kernel caps it at somaxconn
+MQTT_HEADER_BYTES_MAX: Final = 5 + 2 + MQTT_TOPIC_BYTES_MAX + 2  # fixed header, topic with its length, packet id
+DEPLOY_TIMEOUT_S: Final = 120.0  # the daemon's own steps are bounded well below; says so if they were not

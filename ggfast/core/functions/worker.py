@@ -160,6 +160,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._reason = ""
+        self._suspicion = ""
         self._asked_to_stop = False
         self._exit: Exit | None = None
         self._swept_frames = -1
@@ -325,6 +326,7 @@ class Worker:
         if not self.lives:
             return
         if reason.startswith("it closed its socket"):
+            self._suspicion = reason
             self._to_ending()
             self._arm(limits.WORKER_STOP_S)
         else:
@@ -464,6 +466,7 @@ class Worker:
             return
         self._deadline = None
         if self.state is WorkerState.ENDING:
+            self._reason = self._reason or self._suspicion
             self._kill()
         elif self._asked_to_stop:
             self.end("it did not stop in time")

@@ -154,8 +154,8 @@ class Layout:
 
     @property
     def control_socket(self) -> Path:
-        """Where the command line talks to the running core."""
-        return self.state / "control.sock"
+        """Where the command line talks to the running core; in a directory of root, so that nobody can swap it."""
+        return self.written / "socket" / "control.sock"
 
     @property
     def server_certificate(self) -> Path:

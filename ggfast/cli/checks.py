@@ -5,14 +5,23 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from dataclasses import dataclass
 from pathlib import Path
 
+from ggfast.config import Config
 from ggfast.errors import ConfigError, OperatingError, Problem
 
 LINK_PROTECTION = ("protected_hardlinks", "protected_symlinks")
-WORKER_USER = "ggc_user"
-WORKER_GROUP = "ggc_group"
-DAEMON_USER = "ggfast"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Numbers of the accounts a core needs."""
+
+    daemon_uid: int
+    daemon_gid: int
+    function_uid: int
+    function_gid: int
 
 
 def require_root(command: str) -> None:
@@ -32,23 +41,11 @@ def require_link_protection(sysctl: Path = Path("/proc/sys/fs")) -> None:
         )
 
 
-def daemon_ids() -> tuple[int, int]:
-    """uid and gid of the daemon's user; raises ConfigError if it is missing."""
-    entry = _user(DAEMON_USER)
-    return entry.pw_uid, entry.pw_gid
-
-
-def worker_ids() -> tuple[int, int]:
-    """uid and gid that functions get by default; raises ConfigError naming what is missing."""
-    entry = _user(WORKER_USER)
-    try:
-        return entry.pw_uid, grp.getgrnam(WORKER_GROUP).gr_gid
-    except KeyError:
-        raise ConfigError(
-            f"could not find GID based on group name, groupName: {WORKER_GROUP}: group: unknown group {WORKER_GROUP}",
-            [Problem("/etc/group", "no such group", WORKER_GROUP)],
-            hint=f"Create it with `groupadd --system {WORKER_GROUP}`.",
-        ) from None
+def accounts(config: Config) -> Accounts:
+    """The accounts named in config.json; raises ConfigError in V1's words, naming what is missing."""
+    daemon = _user(config.ggfast.daemon_user)
+    function = _user(config.ggfast.function_user)
+    return Accounts(daemon.pw_uid, daemon.pw_gid, function.pw_uid, _group(config.ggfast.function_group))
 
 
 def _user(name: str) -> pwd.struct_passwd:
@@ -59,6 +56,17 @@ def _user(name: str) -> pwd.struct_passwd:
             f"could not find UID based on user name, userName: {name}: user: unknown user {name}",
             [Problem("/etc/passwd", "no such user", name)],
             hint=f"Create it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`.",
+        ) from None
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(
+            f"could not find GID based on group name, groupName: {name}: group: unknown group {name}",
+            [Problem("/etc/group", "no such group", name)],
+            hint=f"Create it with `groupadd --system {name}`.",
         ) from None
 
 

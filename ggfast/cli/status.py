@@ -42,17 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render(pid: int, state: dict[str, Any]) -> list[str]:
     """The state as lines for a person."""
-    group = state["group"]
+    group, messages, spool = state["group"], state["broker"], state["spool"]
+    heading = f"{'state':10} {'run':>4} {'memory KB':>10} {'invoked':>9} {'errors':>7} {'p50 ms':>8} {'p99 ms':>8}"
     lines = [
         f"Greengrass daemon is running with PID: {pid}",
         f"group      {group['name'] or '(nothing deployed)'}  {group['arn']}",
-        f"messages   {state['broker']['received']} received, {state['broker']['delivered']} delivered"
-        f"  spool {state['spool']['messages']} messages, {state['spool']['bytes']} of {state['spool']['bytes_max']} bytes",
+        f"messages   {messages['received']} received, {messages['delivered']} delivered",
+        f"spool      {spool['messages']} messages, {spool['bytes']} of {spool['bytes_max']} bytes",
         "",
         f"{'device':40} connected",
         *(f"{row['name']:40} {'yes' if row['connected'] else 'no'}" for row in state["devices"]),
         "",
-        f"{'function':40} {'state':10} {'run':>4} {'memory KB':>10} {'invoked':>9} {'errors':>7} {'p50 ms':>8} {'p99 ms':>8}",
+        f"{'function':40} {heading}",
         *(_function_line(row) for row in state["functions"]),
     ]
     return [*lines, *_counter_lines(state["counters"])]

@@ -14,9 +14,7 @@ from ggfast.arns import ThingArn
 from ggfast.counters import Counters
 from ggfast.group.document import Device
 from ggfast.log import SystemLog
-from ggfast.mqtt.hooks import Accepted, ConnectInfo, Refused
-
-NOT_AUTHORIZED = 5  # CONNACK return code [MQTT-3.2.2.3]
+from ggfast.mqtt.hooks import NOT_AUTHORIZED, Accepted, Client, ConnectInfo, Refused
 
 
 class DeviceIdentity:
@@ -46,9 +44,9 @@ class DeviceIdentity:
 
     def authenticate(self, info: ConnectInfo) -> Accepted | Refused:
         """Map a certificate and a client id to a thing of the group, or refuse with code 5."""
-        if info.certificate_der is None:
+        if info.certificate is None:
             return self._refuse(info, "no client certificate")
-        certificate_id = hashlib.sha256(info.certificate_der).hexdigest()
+        certificate_id = hashlib.sha256(info.certificate).hexdigest()
         names = self._things.get(certificate_id)
         if names is None:
             return self._refuse(info, "certificate is not registered in the group", certificate_id)
@@ -58,17 +56,17 @@ class DeviceIdentity:
             return self._refuse(info, f"client id is not the thing name, expected {expected}", certificate_id)
         return Accepted(source=thing_arn)
 
-    def connected(self, source: str, client_id: str) -> None:
+    def connected(self, client: Client) -> None:
         """Log a device's arrival."""
-        self._log.info("Device connected.", thingArn=source)
+        self._log.info("Device connected.", thingArn=client.source)
         if self._changed is not None:
-            self._changed(source, True)
+            self._changed(client.source, True)
 
-    def disconnected(self, source: str, client_id: str, reason: str) -> None:
+    def disconnected(self, client: Client, reason: str) -> None:
         """Log a device's departure with the broker's reason."""
-        self._log.info("Device disconnected.", thingArn=source, reason=reason)
+        self._log.info("Device disconnected.", thingArn=client.source, reason=reason)
         if self._changed is not None:
-            self._changed(source, False)
+            self._changed(client.source, False)
 
     def _refuse(self, info: ConnectInfo, why: str, certificate_id: str = "") -> Refused:
         self._counters.add("identity.refused")

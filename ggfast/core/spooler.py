@@ -45,7 +45,7 @@ class MemorySpool:
         return len(self._messages)
 
     @property
-    def bytes(self) -> int:
+    def bytes_held(self) -> int:
         """Bytes held now; never above `bytes_max`."""
         return self._bytes
 
@@ -58,9 +58,9 @@ class MemorySpool:
         self._bytes_max = bytes_max
         self._make_room(0)
 
-    def has_room(self, topic: bytes, payload: bytes) -> bool:
-        """Whether `offer` would take the message without dropping another (`AllOrError` publishers ask)."""
-        cost = len(topic) + len(payload) + limits.SPOOL_RECORD_OVERHEAD_BYTES
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes (topic and payload) fits without dropping another (`AllOrError`)."""
+        cost = size + limits.SPOOL_RECORD_OVERHEAD_BYTES
         return self._bytes + cost <= self._bytes_max
 
     def offer(self, source: str, topic: bytes, payload: bytes, qos: int, retain: bool) -> bool:

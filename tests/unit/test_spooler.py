@@ -24,7 +24,7 @@ def test_messages_leave_in_the_order_they_came() -> None:
     for number in range(100):
         assert spool.offer("device", b"t", str(number).encode(), 0, False)
     assert drain(spool) == [str(number).encode() for number in range(100)]
-    assert spool.bytes == 0
+    assert spool.bytes_held == 0
 
 
 def test_a_size_below_the_minimum_is_refused_with_the_known_text() -> None:
@@ -39,7 +39,7 @@ def test_the_bound_holds_and_exactly_the_oldest_are_missing(sizes: list[int]) ->
     sent = [number.to_bytes(4, "big") + bytes(size) for number, size in enumerate(sizes)]
     for payload in sent:
         assert spool.offer("device", b"topic", payload, 1, False)
-        assert spool.bytes <= spool.bytes_max
+        assert spool.bytes_held <= spool.bytes_max
     left = drain(spool)
     assert left == sent[len(sent) - len(left) :]
     assert counters.get("spool.dropped.oldest") == len(sent) - len(left)

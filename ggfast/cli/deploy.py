@@ -1,0 +1,66 @@
+"""`ggfast-core deploy FOLDER`: a group from a folder, checked whole, then made the running one.
+
+Reading and unpacking happen as the daemon's account (cli/unprivileged.py). With a core running the daemon applies the
+staged group and reports; without one it is put in place and runs at the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ggfast import limits
+from ggfast.cli import checks, control_client, install, process
+from ggfast.cli.unprivileged import run_as
+from ggfast.config import Config, load_config
+from ggfast.core.deploy.folder import stage_folder
+from ggfast.core.deploy.store import Store
+from ggfast.group.validate import GroupRules
+from ggfast.layout import DEFAULT_ROOT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of deploy."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds group.json, code and certificates")
+    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="Greengrass root (default %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Deploy; exit status 0 once the group runs, or is in place for the next start. Blocking."""
+    checks.require_root("ggfast-core deploy")
+    config = load_config(arguments.root)
+    accounts = checks.accounts(config)
+    install.make_layout(config.layout, accounts)
+    folder = arguments.folder.absolute()
+    running = process.find(config.layout)
+    ids = (accounts.daemon_uid, accounts.daemon_gid)
+    staged = run_as(*ids, lambda: _stage(config, folder, recover=running is None))
+    for note in staged["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    if running is None:
+        done = run_as(*ids, lambda: _activate(config, staged["staging"]))
+        print(f"Group {done['group']} is in place: it runs at the next start.")
+        return 0
+    running.close()
+    request = {"verb": "activate", "staging": staged["staging"]}
+    done = control_client.request(config.layout.control_socket, request, timeout_s=limits.DEPLOY_TIMEOUT_S)
+    print(f"Group {done['group']} is running.")
+    return 0
+
+
+def _stage(config: Config, folder: Path, *, recover: bool) -> dict[str, Any]:
+    """In the unprivileged child: check everything and write the side directory."""
+    if recover:  # a running daemon has done so at its own start
+        Store(config.layout, fsync=config.ggfast.fsync).recover()
+    staged = stage_folder(folder, config.layout, rules=GroupRules.of(config))
+    return {"staging": staged.directory.name, "notes": list(staged.notes)}
+
+
+def _activate(config: Config, name: str) -> dict[str, Any]:
+    """In the unprivileged child, without a core: put the staged group in place."""
+    store = Store(config.layout, fsync=config.ggfast.fsync)
+    group = store.activate(config.layout.staging / name)
+    store.confirm()
+    return {"group": group.arn}

@@ -1,0 +1,135 @@
+"""From configuration to the supervisor's launch spec: listeners, policy, worker image, daemon command.
+
+The policy is what root allows the daemon to ask the spawner for; it comes from root's files alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import hashlib
+import ipaddress
+import os
+import socket
+import sys
+from pathlib import Path
+
+import ggfast
+from ggfast import limits
+from ggfast.cli.checks import Accounts
+from ggfast.config import Config
+from ggfast.errors import OperatingError
+from ggfast.sandbox.launch import DaemonSpec, LaunchSpec
+
+WORKER_MODULE = "ggworker"
+# Groups that own system files or grant root: no resource may lend them to a function (sandbox.md 5).
+DENIED_GROUPS = (
+    *("root", "adm", "disk", "docker", "kmem", "lxd", "shadow", "sudo", "systemd-journal", "utmp", "wheel"),
+)
+ORDINARY_ID_MIN = 1_000  # first id of people's accounts on Debian; below it live services with data of their own
+ID_MAX = 0xFFFF_FFFE
+
+
+def launch_spec(config: Config, accounts: Accounts, ready_fd: int | None) -> LaunchSpec:
+    """Open the listeners and describe the whole launch. Raises OperatingError for a port in use."""
+    layout = config.layout
+    workers = Path(ggfast.__file__).parent / "core" / "workers" / "python"
+    return LaunchSpec(
+        name=root_name(layout.root),
+        title=str(layout.daemon),
+        daemon=DaemonSpec(
+            argv=(
+                *(sys.executable, "-I", "-m", "ggfast.cli.daemon", "--root", str(layout.root)),
+                *("--function-uid", str(accounts.function_uid), "--function-gid", str(accounts.function_gid)),
+            ),
+            uid=accounts.daemon_uid,
+            gid=accounts.daemon_gid,
+            groups=(),
+            environment={"LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        ),
+        listeners={
+            "mqtt": listen_tcp(config.ggfast.mqtt_host, config.core_thing.gg_mqtt_port).detach(),
+            "control": listen_unix(layout.control_socket).detach(),
+        },
+        ready_fd=ready_fd,
+        pid_file=str(layout.pid_file),
+        state_dir=str(layout.state),
+        crash_log=str(layout.crash_log),
+        worker={
+            "python_path": [str(workers)],
+            "module": WORKER_MODULE,
+            "runtime_dir": str(workers),
+            "preload": list(config.ggfast.preload_modules),
+        },
+        policy=policy(config, accounts),
+    )
+
+
+def policy(config: Config, accounts: Accounts) -> dict[str, object]:
+    """What the daemon may ask for: identities, code, memory, and what functions never see."""
+    layout = config.layout
+    ordinary = _without(ORDINARY_ID_MIN, ID_MAX, accounts.daemon_uid)
+    return {
+        "uids": [[accounts.function_uid, accounts.function_uid], *ordinary],
+        "gids": _without(1, ID_MAX, accounts.daemon_gid),
+        "denied_gids": [gid for gid in map(_gid, DENIED_GROUPS) if gid],
+        "allow_root": config.runtime.allow_functions_to_run_as_root,
+        "code_prefixes": [str(layout.functions)],
+        "hidden": [str(layout.root), str(layout.written), *config.ggfast.hidden_paths],
+        "denied_sources": [str(layout.root), str(layout.written)],
+    }
+
+
+def root_name(root: Path) -> str:
+    """A short name for a root, the same at each start: cgroups and leftovers are found by it."""
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OperatingError naming the address and what is wrong with it."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(limits.LISTEN_BACKLOG)
+    except OSError as error:
+        sock.close()
+        hint = "Stop what listens there, or set coreThing.ggMqttPort." if error.errno == errno.EADDRINUSE else ""
+        raise OperatingError(f"cannot listen on {host} port {port}: {error.strerror}.", hint=hint) from error
+    return sock
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """The control socket, for root alone; reached through its directory so that long roots fit a socket address."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        sock.bind(f"/proc/self/fd/{directory}/{path.name}")
+        sock.listen(limits.CONTROL_CONNECTIONS_MAX)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+        os.close(directory)
+    return sock
+
+
+def _without(first: int, last: int, hole: int) -> list[list[int]]:
+    """The range without one number in it."""
+    if not first <= hole <= last:
+        return [[first, last]]
+    return [pair for pair in ([first, hole - 1], [hole + 1, last]) if pair[0] <= pair[1]]
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0

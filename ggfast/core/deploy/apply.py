@@ -1,0 +1,136 @@
+"""What a deployed group means for the running parts: worker plans, table, devices, loggers.
+
+`GroupApplier.apply` makes the parts those of a group, touching only what differs; it is also how a failed
+deployment gets back to the previous group. Every part's own change is one assignment or an ordered hand-over, so a
+message meets the old table or the new one, never none (design P4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ggfast._ext.routes import Router
+from ggfast.config import Config
+from ggfast.core.device_listener import DeviceListener
+from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
+from ggfast.core.functions.manager import FunctionManager
+from ggfast.core.functions.resources import attach
+from ggfast.core.identity import DeviceIdentity
+from ggfast.core.spooler import MemorySpool
+from ggfast.errors import DeploymentFailed
+from ggfast.group.document import Function, Group
+from ggfast.group.functions import run_as_of, spooler_settings
+from ggfast.group.loggers import log_rules
+from ggfast.group.subscriptions import rules
+from ggfast.log import Level, LogRule, Logs
+from ggfast.mqtt.broker import Broker
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running parts a group is applied to."""
+
+    table: Router
+    broker: Broker
+    identity: DeviceIdentity
+    listener: DeviceListener
+    functions: FunctionManager
+    spool: MemorySpool
+    logs: Logs
+
+
+class GroupApplier:
+    """Applies group values to the running parts. Not re-entrant: one apply at a time."""
+
+    def __init__(self, config: Config, parts: Parts, function_ids: tuple[int, int]) -> None:
+        """`function_ids`: uid and gid of the default function account."""
+        self._config = config
+        self._function_ids = function_ids
+        self._parts = parts
+        self._current = Group()
+
+    @property
+    def current(self) -> Group:
+        """The group the parts serve now."""
+        return self._current
+
+    async def start(self, group: Group) -> dict[str, str]:
+        """Like `apply` for the first group after the daemon's start: functions still running are taken over."""
+        return await self._apply(group, self._parts.functions.adopt_all)
+
+    async def apply(self, group: Group) -> dict[str, str]:
+        """Make the parts serve `group`; returns what could not be started, by function ARN.
+
+        Raises DeploymentFailed before anything is touched if the group cannot run on this machine.
+        """
+        return await self._apply(group, self._parts.functions.apply)
+
+    async def _apply(self, group: Group, run: Callable[..., object]) -> dict[str, str]:
+        plans = [self._plan(group, function) for function in group.user_functions]
+        parts = self._parts
+        before, self._current = self._current, group
+        parts.logs.configure(*log_rules(group))
+        parts.spool.resize(spooler_settings(group).size_bytes)
+        parts.identity.set_devices(group.devices)
+        parts.table.set_table(rules(group))
+        problems: dict[str, str] = await run(plans)  # type: ignore[misc]  # adopt_all or apply, same shape
+        layout = self._config.layout
+        await parts.listener.set_devices([layout.certificate(device.certificate_id) for device in group.devices])
+        staying = {(device.thing_arn, device.certificate_id) for device in group.devices}
+        for device in before.devices:
+            if (device.thing_arn, device.certificate_id) not in staying:
+                parts.broker.disconnect(device.thing_arn)
+        return problems
+
+    def _plan(self, group: Group, function: Function) -> WorkerPlan:
+        identity, user_name = self._identity(group, function)
+        return worker_plan(
+            function,
+            self._facts(group),
+            identity,
+            str(self._config.layout.function(function.arn)),
+            code_digest=function.code_digest,
+            attachments=attach(group, function, identity.uid, identity.gid, user_name),
+            log_level=(log_rules(group)[1] or LogRule(Level.FATAL)).level,
+        )
+
+    def _identity(self, group: Group, function: Function) -> tuple[Identity, str]:
+        """RunAs of the function, then of the group, then ggc_user and ggc_group (greengrass-core 17.1)."""
+        uid, gid = self._function_ids
+        run_as = run_as_of(group, function)
+        chosen_uid = uid if run_as.uid is None else run_as.uid
+        chosen_gid = gid if run_as.gid is None else run_as.gid
+        name = self._config.ggfast.function_user if chosen_uid == uid else str(chosen_uid)
+        return Identity(chosen_uid, chosen_gid), name
+
+    def _facts(self, group: Group) -> CoreFacts:
+        thing = self._config.core_thing
+        host = thing.iot_host
+        return CoreFacts(
+            thing_name=thing.thing_arn.name,
+            thing_arn=str(thing.thing_arn),
+            region=thing.thing_arn.region,
+            account=thing.thing_arn.account,
+            group_name=group.name,
+            group_id=group.group_id,
+            daemon_port=thing.gg_daemon_port,
+            mqtt_endpoint=host,
+            http_endpoint=thing.gg_host,
+            mqtt_port=thing.iot_mqtt_port,
+            keep_alive_s=thing.keep_alive_s,
+            proxies=_proxies(self._config),
+        )
+
+
+def failure_of(problems: dict[str, str]) -> DeploymentFailed:
+    """The deployment error for functions that did not start (Appendix B's wording)."""
+    detail = "; ".join(f"worker with {arn} failed to initialize: {problem}" for arn, problem in problems.items())
+    return DeploymentFailed("functions", detail, rolled_back=True)
+
+
+def _proxies(config: Config) -> dict[str, str]:
+    proxy = config.core_thing.network_proxy
+    if proxy is None:
+        return {}
+    return {"http_proxy": proxy.url, "https_proxy": proxy.url, "no_proxy": ",".join(proxy.no_proxy_addresses)}

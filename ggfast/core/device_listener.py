@@ -1,0 +1,113 @@
+"""The TLS listener of devices: its server certificate, who is let into the handshake, and swapping both.
+
+The listening socket belongs to the supervisor and stays open throughout. A renewed certificate or a changed list of
+devices makes a new TLS context and a new acceptor on the same socket, then ends the old acceptor; established
+connections keep the context they were made with, so nobody is disconnected (V1 disconnected everybody).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from ggfast import limits
+from ggfast.clock import Clock
+from ggfast.core.certificates import ServerCertificate, ensure_server_certificate, local_hosts
+from ggfast.errors import GgfastError
+from ggfast.log import SystemLog
+from ggfast.mqtt.broker import Broker, Listener
+from ggfast.net.tls import server_context
+
+
+class DeviceListener:
+    """Accepts devices of the deployed group over mutual TLS."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        broker: Broker,
+        sock: socket.socket,
+        state: Path,
+        clock: Clock,
+        log: SystemLog,
+    ) -> None:
+        self._loop = loop
+        self._broker = broker
+        self._socket = sock
+        self._state = state
+        self._clock = clock
+        self._log = log
+        self._certificate: ServerCertificate | None = None
+        self._device_certificates: tuple[Path, ...] = ()
+        self._listener: Listener | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, device_certificates: Sequence[Path]) -> None:
+        """Make sure of a server certificate, start accepting, and keep the certificate fresh from now on.
+
+        Without a certificate nothing is served; the reason is logged and the next attempt follows by itself.
+        """
+        self._device_certificates = tuple(device_certificates)
+        await self._renew()
+        self._watch = self._loop.create_task(self._keep_fresh())
+
+    async def set_devices(self, device_certificates: Sequence[Path]) -> None:
+        """Let these devices' certificates into the handshake from now on, and no others."""
+        if tuple(device_certificates) != self._device_certificates:
+            self._device_certificates = tuple(device_certificates)
+            await self._serve()
+
+    async def stop(self) -> None:
+        """Stop accepting; established connections are the broker's to end."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _keep_fresh(self) -> None:
+        """Look every now and then: addresses change, clocks are set, certificates age."""
+        while True:
+            await asyncio.sleep(limits.CERTIFICATE_CHECK_S)
+            await self._renew()
+
+    async def _renew(self) -> None:
+        before = self._certificate
+        if before is not None and self._clock.wall() < before.renew_at and set(local_hosts()) <= set(before.hosts):
+            return
+        try:
+            self._certificate = await ensure_server_certificate(self._state, local_hosts(), clock=self._clock)
+        except GgfastError as error:
+            self._log.error("No server certificate: devices cannot connect.", reason=str(error))
+            return
+        for warning in self._certificate.warnings:
+            self._log.warn("Server certificate.", detail=warning)
+        if before is None or self._certificate.certificate_id != before.certificate_id:
+            self._log.info(
+                "Server certificate in use.",
+                certificateId=self._certificate.certificate_id,
+                hosts=list(self._certificate.hosts),
+                notAfter=self._certificate.not_after,
+            )
+            await self._serve()
+
+    async def _serve(self) -> None:
+        if self._certificate is None:
+            return
+        try:
+            context = self._context(self._certificate)
+        except (OSError, ssl.SSLError) as error:
+            self._log.error("The TLS listener keeps its previous certificates.", reason=str(error))
+            return
+        previous = self._listener
+        self._listener = await self._broker.serve(self._socket, context)
+        if previous is not None:
+            previous.close()
+
+    def _context(self, certificate: ServerCertificate) -> ssl.SSLContext:
+        pems = [path.read_text(encoding="ascii") for path in self._device_certificates]
+        return server_context(certificate.certificate, certificate.key, client_cas_pem=pems)

@@ -1,0 +1,229 @@
+"""The core as one object: builds every part, starts them in order, stops them in reverse.
+
+counters, logs                       first, everything reports to them
+table (router), spool                where messages go
+broker, identity, device listener    devices
+function manager                     functions, through the spawner's channel
+deployment agent                     brings up what is on disk, then what is deployed
+control socket                       the command line
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ggfast import __version__, limits
+from ggfast._ext.routes import Router
+from ggfast.arns import CLOUD, SHADOW_SERVICE, FunctionArn, ThingArn
+from ggfast.clock import Clock, SystemClock
+from ggfast.config import Config
+from ggfast.core.control import ControlServer
+from ggfast.core.deploy.agent import DeploymentAgent
+from ggfast.core.deploy.apply import GroupApplier, Parts
+from ggfast.core.deploy.store import Store
+from ggfast.core.device_listener import DeviceListener
+from ggfast.core.functions.calls import MessageLimits
+from ggfast.core.functions.manager import FunctionManager, ManagerSettings
+from ggfast.core.identity import DeviceIdentity
+from ggfast.core.spooler import MemorySpool
+from ggfast.counters import Counters
+from ggfast.errors import ConfigError, Problem
+from ggfast.log import FunctionLog, Logs, bridge_standard_logging
+from ggfast.mqtt.broker import Broker
+from ggfast.mqtt.limits import BrokerLimits
+from ggfast.sandbox.channel import SpawnerChannel
+
+
+class Core:
+    """Everything the daemon consists of. `run` is its whole life."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        channel: socket.socket,
+        listeners: Mapping[str, socket.socket],
+        function_ids: tuple[int, int],
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._clock = clock or SystemClock()
+        self._listeners = listeners
+        self._started_at = self._clock.monotonic()
+        self._stopping = asyncio.Event()
+        self._devices_connected: set[str] = set()
+        layout = config.layout
+
+        self.counters = Counters()
+        self.logs = Logs(
+            layout.logs,
+            self._clock,
+            self.counters,
+            late_names=config.version_profile.late_log_names,
+            lines_per_s=config.ggfast.log_lines_per_s,
+        )
+        self.log = self.logs.system("runtime")
+
+        messages = config.message_limits
+        self.table = Router(
+            False,
+            topic_bytes_max=messages.topic_bytes,
+            topic_slashes_max=-1 if messages.topic_slashes is None else messages.topic_slashes,
+        )
+        self.spool = MemorySpool(self.counters)
+        self.table.add_sink(CLOUD, self.spool.offer, self.spool.has_room)
+        self.table.add_sink(SHADOW_SERVICE, self._no_shadow_service)
+
+        connections = self.logs.system("connection_manager")
+        self.identity = DeviceIdentity(connections, self.counters, self._device_changed)
+        self.broker = Broker(loop, self.table, self.identity, _broker_limits(config), self._clock, self.counters)
+        self.listener = DeviceListener(
+            loop, self.broker, self._listener("mqtt"), layout.state, self._clock, connections
+        )
+
+        self.channel = SpawnerChannel(loop, channel, self._spawner_event)
+        self.functions = FunctionManager(
+            loop,
+            self.channel,
+            self.table,
+            self.counters,
+            self.log,
+            self._clock,
+            self._function_log,
+            ManagerSettings(
+                work_items_max=config.runtime.work_items_max,
+                concurrent_max=config.runtime.concurrent_max,
+                message_limits=_message_limits(config),
+            ),
+        )
+
+        self.applier = GroupApplier(
+            config,
+            Parts(self.table, self.broker, self.identity, self.listener, self.functions, self.spool, self.logs),
+            function_ids,
+        )
+        self.agent = DeploymentAgent(Store(layout, fsync=config.ggfast.fsync), self.applier, self.functions, self.log)
+        self.control = ControlServer(self.log, {"status": self._status, "activate": self._activate})
+
+    async def run(self) -> None:
+        """Start, serve until the supervisor or a signal says stop, stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        await self.start()
+        await self._stopping.wait()
+        await self.stop()
+
+    async def start(self) -> None:
+        """Bring everything up; returns when devices may connect and pinned functions are on their way."""
+        bridge = bridge_standard_logging(self.log)
+        bridge.setLevel("WARNING")
+        self.log.info("Starting.", version=__version__, profile=str(self._config.version_profile), pid=os.getpid())
+        for warning in self._config.warnings:
+            self.log.warn("Configuration.", detail=warning)
+        await self.agent.start()
+        await self.listener.start(self._device_certificates())
+        await self.control.serve(self._listener("control"))
+        await self.channel.ready()
+        self.log.info("Ready.", mqttPort=self._config.core_thing.gg_mqtt_port)
+
+    async def stop(self) -> None:
+        """End everything in reverse order of start. Bounded: every part has its own time limit."""
+        self.log.info("Stopping.")
+        await self.control.close()
+        await self.listener.stop()
+        await self.functions.stop()
+        self.broker.close()
+        self.log.info("Stopped.")
+        self.logs.close()
+
+    # --- what the parts ask for -------------------------------------------------------------------------
+
+    def _listener(self, name: str) -> socket.socket:
+        try:
+            return self._listeners[name]
+        except KeyError:
+            raise ConfigError(
+                "The supervisor handed over no such listener.",
+                [Problem(f"--listener {name}", "nothing", "the number of a listening socket")],
+            ) from None
+
+    def _spawner_event(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "exited":
+            self.functions.exited(event)
+        elif event.get("event") == "stop":
+            self._stopping.set()
+
+    def _function_log(self, arn: str) -> FunctionLog:
+        parts = FunctionArn.parse(arn)
+        return self.logs.function(parts.region, parts.account, parts.name)
+
+    def _device_changed(self, thing_arn: str, connected: bool) -> None:
+        if connected:
+            self._devices_connected.add(thing_arn)
+        else:
+            self._devices_connected.discard(thing_arn)
+
+    def _no_shadow_service(self, source: str, topic: bytes, payload: bytes, qos: int, retain: bool) -> bool:
+        """The local shadow service is not part of this release: its messages are dropped and counted."""
+        self.counters.add("shadow.dropped.no_service")
+        return False
+
+    def _device_certificates(self) -> list[Path]:
+        layout = self._config.layout
+        return [layout.certificate(device.certificate_id) for device in self.applier.current.devices]
+
+    # --- control verbs ------------------------------------------------------------------------------------
+
+    async def _activate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        name = request.get("staging")
+        if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+            raise ConfigError("activate needs the name of a staged group.", [Problem("staging", repr(name), "a name")])
+        group = await self.agent.activate(self._config.layout.staging / name)
+        return {"group": group.arn, "name": group.name}
+
+    async def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        group = self.applier.current
+        return {
+            "version": __version__,
+            "uptime_s": round(self._clock.monotonic() - self._started_at, 3),
+            "daemon_pid": os.getpid(),
+            "group": {"name": group.name, "arn": group.arn, "subscriptions": len(group.subscriptions)},
+            "devices": [
+                {
+                    "arn": device.thing_arn,
+                    "name": ThingArn.parse(device.thing_arn).name,
+                    "connected": device.thing_arn in self._devices_connected,
+                }
+                for device in group.devices
+            ],
+            "functions": [row.as_dict() for row in await self.functions.status()],
+            "broker": self._broker_figures(),
+            "spool": {"messages": len(self.spool), "bytes": self.spool.bytes_held, "bytes_max": self.spool.bytes_max},
+            "counters": self.counters.snapshot(),
+        }
+
+    def _broker_figures(self) -> dict[str, int]:
+        clients = self.broker.clients()
+        return {
+            "connections": self.broker.connection_count,
+            "sessions": len(clients),
+            "received": self.counters.get("broker.messages.received"),
+            "delivered": self.counters.get("broker.messages.sent"),
+        }
+
+
+def _message_limits(config: Config) -> MessageLimits:
+    found = config.message_limits
+    return MessageLimits(found.payload_bytes, found.topic_bytes, found.topic_slashes)
+
+
+def _broker_limits(config: Config) -> BrokerLimits:
+    payload_bytes = config.message_limits.payload_bytes
+    return BrokerLimits(packet_bytes_max=payload_bytes + limits.MQTT_HEADER_BYTES_MAX, payload_bytes_max=payload_bytes)

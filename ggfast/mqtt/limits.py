@@ -1,0 +1,46 @@
+"""The bounds of one broker as a value; the reasons stand beside the numbers in ggfast.limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ggfast import limits
+from ggfast._ext.session import SessionLimits
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLimits:
+    """Bytes, entries and seconds. Topic bounds belong to the Router, which checks every topic it resolves."""
+
+    packet_bytes_max: int = limits.OPEN_PAYLOAD_BYTES_MAX + 64 * limits.KIB + 16
+    payload_bytes_max: int = limits.OPEN_PAYLOAD_BYTES_MAX
+    connect_timeout_s: float = limits.BROKER_CONNECT_TIMEOUT_S
+    connections_max: int = limits.BROKER_CONNECTIONS_MAX
+    subscriptions_max: int = limits.BROKER_SUBSCRIPTIONS_MAX
+    inflight_max: int = limits.BROKER_INFLIGHT_MAX
+    queue_bytes_max: int = limits.BROKER_QUEUE_BYTES_MAX
+    queue_entries_max: int = limits.BROKER_QUEUE_ENTRIES_MAX
+    output_bytes_max: int = limits.BROKER_OUTPUT_BYTES_MAX
+    write_high_bytes: int = limits.BROKER_WRITE_HIGH_BYTES
+    retained_bytes_max: int = limits.BROKER_RETAINED_BYTES_MAX
+    sessions_offline_max: int = limits.BROKER_SESSIONS_OFFLINE_MAX
+    tick_s: float = limits.BROKER_TICK_S
+    stall_ticks_max: int = limits.BROKER_STALL_TICKS
+
+    def for_sessions(self) -> SessionLimits:
+        """The part the sessions share."""
+        return SessionLimits(
+            packet_bytes_max=self.packet_bytes_max,
+            payload_bytes_max=self.payload_bytes_max,
+            inflight_max=self.inflight_max,
+            queue_bytes_max=self.queue_bytes_max,
+            queue_entries_max=self.queue_entries_max,
+            output_bytes_max=self.output_bytes_max,
+            stall_ticks_max=self.stall_ticks_max,
+        )
+
+
+V1_LIMITS = BrokerLimits(
+    packet_bytes_max=limits.V1_PAYLOAD_BYTES_MAX + 64 * limits.KIB,
+    payload_bytes_max=limits.V1_PAYLOAD_BYTES_MAX,
+)

@@ -244,6 +244,12 @@ def test_every_compiled_module_has_a_typed_face() -> None:
     assert not bare, f"no .pyi in ggfast/_ext for {bare}"
 
 
+def test_every_compiled_module_is_explained() -> None:
+    explained = set(re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "ext" / "README.md").read_text(), re.MULTILINE))
+    sources = {path.stem for path in (REPOSITORY / "ext").glob("*.pyx")}
+    assert sources <= explained, f"add to the table of ext/README.md: {sources - explained}"
+
+
 def face(source: Path) -> Path:
     """The type declarations that belong to a Cython source."""
     return PACKAGE / "_ext" / f"{source.stem}.pyi"

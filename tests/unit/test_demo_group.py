@@ -106,7 +106,7 @@ def test_readme_steps_make_a_valid_group(tmp_path: Path) -> None:
     assert os.spawnlp(os.P_WAIT, "sh", "sh", "-c", f"cd {folder} && {script}") == 0
     group = parse_folder((folder / "group.json").read_bytes())
     for device in group.devices:
-        assert certificate_id(folder / "certificates" / f"{device.thing_name}.pem") == device.certificate_id
+        assert certificate_id(folder / "certificates" / f"{device.thing_name}.crt") == device.certificate_id
     assert len(list((folder / "certificates").iterdir())) == 3
 
 

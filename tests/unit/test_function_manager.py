@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -401,6 +402,39 @@ def test_p4_a_deployment_touches_only_what_differs() -> None:
             assert set(world.router.targets) == {arn("same"), arn("changed"), arn("new")}
             with pytest.raises(ProcessLookupError):
                 os.kill(pids["removed"], 0)
+
+    run(body())
+
+
+def test_new_code_under_the_same_arn_is_a_change() -> None:
+    async def body() -> None:
+        async with a_world() as world:
+            plan = world.plan("f", COUNTER, pinned=True)
+            await world.manager.apply([dataclasses.replace(plan, code_digest="a")])
+            first = await answer(world, "f")
+            await world.manager.apply([dataclasses.replace(plan, code_digest="a")])
+            assert await answer(world, "f") == [2, first[1]]
+            await world.manager.apply([dataclasses.replace(plan, code_digest="b")])
+            assert (await answer(world, "f"))[0] == 1
+
+    run(body())
+
+
+def test_watching_the_start_tells_failures_and_passes_slow_imports() -> None:
+    async def body() -> None:
+        async with a_world() as world:
+            sources = {"good": COUNTER, "bad": "import nothing_here", "slow": "import time\ntime.sleep(20)"}
+            plans = [world.plan(name, source, pinned=True) for name, source in sources.items()]
+            await world.manager.apply(plans)
+            problems = await world.manager.watch_start([plan.arn for plan in plans], 1.0)
+            assert list(problems) == [arn("bad")]
+            assert "No module named 'nothing_here'" in problems[arn("bad")]
+            started = time.monotonic()
+            assert await world.manager.watch_start([arn("good")], 10.0) == {}
+            assert time.monotonic() - started < 1
+            repaired = world.plan("bad", COUNTER, pinned=True, variables={"CHANGED": "yes"})
+            await world.manager.apply([plans[0], repaired])
+            assert await world.manager.watch_start([arn("bad")], 10.0) == {}
 
     run(body())
 

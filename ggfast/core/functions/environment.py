@@ -64,10 +64,11 @@ class WorkerPlan:
     memory_kb: int
     spec: Mapping[str, Any]
     config: Mapping[str, Any]
+    code_digest: str = ""
     digest: str = ""
 
     def __post_init__(self) -> None:
-        content = [self.pinned, self.timeout_s, self.memory_kb, self.spec, self.config]
+        content = [self.pinned, self.timeout_s, self.memory_kb, self.spec, self.config, self.code_digest]
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         object.__setattr__(self, "digest", hashlib.sha256(text).hexdigest())
 
@@ -88,6 +89,7 @@ def worker_plan(
     identity: Identity,
     code_dir: str,
     *,
+    code_digest: str = "",
     attachments: Attachments | None = None,
     variables: Mapping[str, str] | None = None,
     log_level: Level = Level.INFO,
@@ -98,7 +100,7 @@ def worker_plan(
     """The plan for a Python function whose package is unpacked in `code_dir` (absolute).
 
     `variables` are the group's environment for all functions, under the function's own. With `contained` False the
-    worker sees its code where it lies instead of at /lambda.
+    worker sees its code where it lies instead of at /lambda. `code_digest` tells packages of one ARN apart.
     """
     given = function.configuration
     parts = FunctionArn.parse(function.arn)
@@ -138,7 +140,16 @@ def worker_plan(
         "runtime": "python",
         "hostname": _hostname(parts.name),
     }
-    return WorkerPlan(function.arn, parts.name, given.pinned, float(given.timeout_s), memory_kb, spec, config)
+    return WorkerPlan(
+        function.arn,
+        parts.name,
+        given.pinned,
+        float(given.timeout_s),
+        memory_kb,
+        spec,
+        config,
+        code_digest,
+    )
 
 
 def function_environment(

@@ -114,6 +114,7 @@ class FunctionRunner:
         """Run by another plan from now on; waiting work stays, running work may finish."""
         self.plan = plan
         self._backoff = Backoff()
+        self._start_problem = ""
         self._cancel_retry()
         for worker in list(self.workers.values()):
             worker.retire()
@@ -158,6 +159,11 @@ class FunctionRunner:
         return any(w.pid and w.lives and w.plan is self.plan for w in self.workers.values())
 
     @property
+    def initialised(self) -> bool:
+        """Whether a worker of the present plan has imported its handler."""
+        return any(w.was_ready and w.plan is self.plan for w in self.workers.values())
+
+    @property
     def start_problem(self) -> str:
         """Why the last worker did not get as far as its first work, empty if it did."""
         return self._start_problem
@@ -166,17 +172,17 @@ class FunctionRunner:
         """Free workers, the longest unused first."""
         return self._idle
 
-    async def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until `condition()` holds; False if it does not within `timeout_s`."""
-        deadline = self._around.clock.monotonic() + timeout_s
-        while not condition():
-            watcher = self._around.loop.create_future()
-            self._watchers.append(watcher)
-            try:
-                await asyncio.wait_for(watcher, max(deadline - self._around.clock.monotonic(), 0.0))
-            except TimeoutError:
-                return condition()
-        return True
+    async def wait_gone(self, timeout_s: float) -> None:
+        """Wait until no worker is left, at most `timeout_s`."""
+        await self._wait_for(lambda: not self.workers, timeout_s)
+
+    async def wait_started(self, timeout_s: float) -> None:
+        """Wait until there is nothing to wait for after a deployment, at most `timeout_s`."""
+        await self._wait_for(lambda: self.started, timeout_s)
+
+    async def wait_initialised(self, timeout_s: float) -> None:
+        """Wait until a worker has imported its handler or failed to, at most `timeout_s`."""
+        await self._wait_for(lambda: self.initialised or bool(self._start_problem), timeout_s)
 
     # --- what workers tell ------------------------------------------------------------------------------
 
@@ -273,6 +279,16 @@ class FunctionRunner:
                 self.figures.dropped += 1
                 self._around.counters.add("functions.dropped.not_running")
             invocation.finish(result)
+
+    async def _wait_for(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline = self._around.clock.monotonic() + timeout_s
+        while not condition():
+            watcher = self._around.loop.create_future()
+            self._watchers.append(watcher)
+            try:
+                await asyncio.wait_for(watcher, max(deadline - self._around.clock.monotonic(), 0.0))
+            except TimeoutError:
+                return
 
     def _changed(self) -> None:
         watchers, self._watchers = self._watchers, []

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -190,8 +190,8 @@ class FunctionManager:
         patience = limits.WORKER_FINISH_S + limits.WORKER_EXIT_S
         running = list(self._functions.values())
         await asyncio.gather(
-            *(runner.wait_for(lambda r=runner: not r.workers, patience) for runner in removed),  # type: ignore[misc]
-            *(runner.wait_for(lambda r=runner: r.started, patience) for runner in running),  # type: ignore[misc]
+            *(runner.wait_gone(patience) for runner in removed),
+            *(runner.wait_started(patience) for runner in running),
         )
         self._leaving.difference_update(runner for runner in removed if not runner.workers)
         return {runner.plan.arn: runner.start_problem for runner in running if runner.start_problem}
@@ -216,6 +216,13 @@ class FunctionManager:
         await asyncio.gather(*(worker.adopt() for worker in adopted))
         return await self.apply(plans)
 
+    async def watch_start(self, arns: Iterable[str], seconds: float) -> dict[str, str]:
+        """Wait until each of these pinned functions has imported its handler or failed to, at most `seconds`;
+        returns the failures by ARN. A slow import is none."""
+        runners = [runner for arn in arns if (runner := self._functions.get(arn)) is not None]
+        await asyncio.gather(*(runner.wait_initialised(seconds) for runner in runners))
+        return {runner.plan.arn: runner.start_problem for runner in runners if runner.start_problem}
+
     async def stop(self) -> None:
         """End all workers: handlers may finish for WORKER_FINISH_S, then by force. Takes at most about 10 s."""
         self._stopped = True
@@ -224,7 +231,7 @@ class FunctionManager:
         await self.apply(())
         patience = limits.WORKER_EXIT_S
         await asyncio.gather(
-            *(runner.wait_for(lambda r=runner: not r.workers, patience) for runner in self._leaving)  # type: ignore[misc]
+            *(runner.wait_gone(patience) for runner in self._leaving),
         )
         for task in list(self._around.tasks):
             task.cancel()

@@ -72,7 +72,7 @@ class Started:
     """What a spawn answers."""
 
     pid: int
-    ipc: int
+    ipc: socket.socket
     stdout: int
     stderr: int
 
@@ -119,7 +119,7 @@ class PlainChannel:
         self._kept[instance] = _Kept(process, near, os.dup(out_read), os.dup(err_read), pidfd)
         self.spawned.append(instance)
         self.loop.add_reader(pidfd, self._ended, instance)
-        return Started(process.pid, os.dup(near.fileno()), out_read, err_read)
+        return Started(process.pid, near.dup(), out_read, err_read)
 
     async def adopt(self, instance: str) -> Started:
         kept = self._kept[instance]
@@ -129,15 +129,15 @@ class PlainChannel:
         kept.near.shutdown(socket.SHUT_RDWR)
         kept.near.close()
         kept.near = near
-        return Started(kept.process.pid, os.dup(near.fileno()), os.dup(kept.stdout), os.dup(kept.stderr))
+        return Started(kept.process.pid, near.dup(), os.dup(kept.stdout), os.dup(kept.stderr))
 
-    async def kill(self, instance: str, signal: int = 9) -> None:
+    async def kill(self, instance: str, number: int = 9) -> None:
         if instance not in self._kept:
             raise SandboxFailed("kill", 3, f"no worker {instance}")
-        self._kept[instance].process.send_signal(signal)
+        self._kept[instance].process.send_signal(number)
 
     async def stat(self, instance: str) -> Mapping[str, Any]:
-        return {"memory_kb": 1}
+        return {"memory_kb": -1}
 
     async def list(self) -> list[dict[str, Any]]:
         return [{"instance": name, "pid": kept.process.pid} for name, kept in self._kept.items()]

@@ -336,7 +336,7 @@ class FunctionManager:
         workers = [worker for worker in runner.workers.values() if worker.pid]
         for worker in workers:
             try:
-                memory_kb += int((await self._around.channel.stat(worker.instance)).get("memory_kb") or 0)
+                memory_kb += max(int((await self._around.channel.stat(worker.instance)).get("memory_kb", 0)), 0)
             except OperatingError:
                 continue  # it ended meanwhile
         figures, plan = runner.figures, runner.plan

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -29,12 +30,16 @@ from ggfast.log import Level, SystemLog
 
 
 class Spawned(Protocol):
-    """A started worker: its pid and the near ends of its socket and log pipes, now owned by the receiver."""
+    """A started worker: its pid, the near ends of its socket and log pipes, now owned by the receiver."""
 
-    pid: int
-    ipc: int
-    stdout: int
-    stderr: int
+    @property
+    def pid(self) -> int: ...
+    @property
+    def ipc(self) -> socket.socket: ...
+    @property
+    def stdout(self) -> int: ...
+    @property
+    def stderr(self) -> int: ...
 
 
 class Channel(Protocol):
@@ -42,7 +47,7 @@ class Channel(Protocol):
 
     async def spawn(self, instance: str, spec: Mapping[str, Any]) -> Spawned: ...
     async def adopt(self, instance: str) -> Spawned: ...
-    async def kill(self, instance: str, signal: int = 9) -> None: ...
+    async def kill(self, instance: str) -> None: ...
     async def stat(self, instance: str) -> Mapping[str, Any]: ...
     async def list(self) -> list[dict[str, Any]]: ...
 
@@ -337,7 +342,7 @@ class Worker:
     def _attach(self, spawned: Spawned) -> None:
         around = self._around
         self.pid = spawned.pid
-        self._link = WorkerLink(around.loop, spawned.ipc, self, limits.WORKER_OUTBOUND_BYTES_MAX)
+        self._link = WorkerLink(around.loop, spawned.ipc.detach(), self, limits.WORKER_OUTBOUND_BYTES_MAX)
         self._link.start()
         sink = around.function_log(self.arn)
         self._pipes = tuple(

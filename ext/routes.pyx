@@ -18,24 +18,20 @@ import logging
 from collections.abc import Callable, Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.stdlib cimport malloc
+from libc.string cimport memcmp
 
 cimport cython
 
 from ggfast._ext.buffers cimport Message, message_drop
-from ggfast._ext.session cimport LIVE
+from ggfast._ext.recipient cimport LIVE
+from ggfast._ext.routecache cimport Hop, hash_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault
-
-import secrets
 
 from ggfast.errors import LimitReached, Violation
 from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
 
 cdef enum:
-    WAYS = 8                       # slots of a set: what a look-up compares at most
-    SETS_FIRST = 8
     RUN_BYTES_MAX = 64 * 1024      # a longer run is cut, so that a slow target is noticed early
     SHARE_BYTES = 4 * 1024         # a run this long goes out as it is, one bytes object for all targets
     ROUTE_COST = 160               # a Route object, its tuple and its slot
@@ -44,35 +40,6 @@ cdef enum:
 CLOUD = "cloud"
 
 cdef object logger = logging.getLogger("ggfast.router")
-cdef uint64_t hash_seed = int.from_bytes(secrets.token_bytes(8), "little") | 1
-
-
-cdef inline uint64_t hash_of(const uint8_t* text, Py_ssize_t count) noexcept nogil:
-    """Seeded so that nobody outside can choose colliding topics; collisions cost a cache miss, never more."""
-    cdef uint64_t value = hash_seed ^ <uint64_t> count
-    cdef uint64_t word
-    while count >= 8:
-        memcpy(&word, text, 8)
-        value = (value ^ word) * <uint64_t> 0x9FB21C651E98DF25
-        value ^= value >> 32
-        text += 8
-        count -= 8
-    if count:
-        word = 0
-        memcpy(&word, text, <size_t> count)
-        value = (value ^ word) * <uint64_t> 0x9FB21C651E98DF25
-        value ^= value >> 29
-    value *= <uint64_t> 0x9E3779B97F4A7C15
-    return value ^ (value >> 32)
-
-
-@cython.final
-cdef class Source:
-    """One party that speaks."""
-
-    def __cinit__(self, str name):
-        self.name = name
-        self.salt = int.from_bytes(secrets.token_bytes(8), "little")
 
 
 @cython.final
@@ -81,105 +48,6 @@ cdef class Target:
 
     def __cinit__(self, str name):
         self.name = name
-
-
-@cython.final
-cdef class Route:
-    """The answer for one (source, topic)."""
-
-    def __dealloc__(self):
-        free(self.hops)
-
-
-@cython.final
-cdef class RouteCache:
-    """Routes by hash, in sets of a few slots. Owns one reference to each Route in it."""
-
-    def __cinit__(self, Py_ssize_t entries_max, Py_ssize_t bytes_max):
-        self.entries_max = entries_max
-        self.bytes_max = bytes_max
-
-    def __dealloc__(self):
-        self.clear()
-
-    cdef void* find(self, Source source, const uint8_t* topic, Py_ssize_t count, uint64_t hash) noexcept:
-        """The cached Route, borrowed, or NULL."""
-        cdef Slot* slot
-        cdef int way
-        if self.set_count == 0:
-            return NULL
-        slot = &self.slots[(hash & <uint64_t> (self.set_count - 1)) * WAYS]
-        for way in range(WAYS):
-            if slot.hash == hash and slot.route != NULL:
-                if ((<Route> slot.route).source is source
-                        and PyBytes_GET_SIZE((<Route> slot.route).topic) == count
-                        and memcmp(PyBytes_AS_STRING((<Route> slot.route).topic), topic, <size_t> count) == 0):
-                    return slot.route
-            slot += 1
-        return NULL
-
-    cdef int put(self, uint64_t hash, Route route) except -1:
-        cdef Slot* slot
-        cdef int way
-        if route.cost > self.bytes_max // 4:
-            return 0                                   # one route may not own the cache
-        if self.count * 2 >= self.set_count * WAYS and self.set_count * WAYS < self.entries_max:
-            self.resize(self.set_count * 2 if self.set_count else SETS_FIRST)
-        while self.bytes + route.cost > self.bytes_max:
-            self.drop(&self.slots[self.hand])
-            self.hand = (self.hand + 1) % (self.set_count * WAYS)
-        slot = &self.slots[(hash & <uint64_t> (self.set_count - 1)) * WAYS]
-        for way in range(WAYS):
-            if slot[way].route == NULL:
-                break
-        else:
-            way = <int> ((hash >> 60) & (WAYS - 1))
-        slot += way
-        self.drop(slot)
-        Py_INCREF(route)
-        slot.hash = hash
-        slot.route = <void*> route
-        self.count += 1
-        self.bytes += route.cost
-        return 0
-
-    cdef int drop(self, Slot* slot) except -1:
-        cdef Route route
-        if slot.route == NULL:
-            return 0
-        route = <Route> slot.route
-        slot.route = NULL
-        self.count -= 1
-        self.bytes -= route.cost
-        Py_DECREF(route)
-        return 0
-
-    cdef int clear(self) except -1:
-        cdef Py_ssize_t i
-        for i in range(self.set_count * WAYS):
-            self.drop(&self.slots[i])
-        free(self.slots)
-        self.slots = NULL
-        self.set_count = self.hand = 0
-        return 0
-
-    cdef int resize(self, Py_ssize_t set_count) except -1:
-        cdef Slot* old = self.slots
-        cdef Py_ssize_t old_count = self.set_count * WAYS
-        cdef Py_ssize_t i
-        cdef Slot* slots = <Slot*> calloc(<size_t> (set_count * WAYS), sizeof(Slot))
-        if slots == NULL:
-            raise MemoryError(f"no memory for a route cache of {set_count * WAYS} entries")
-        self.slots = slots
-        self.set_count = set_count
-        self.hand = 0
-        self.count = self.bytes = 0
-        for i in range(old_count):
-            if old[i].route != NULL:
-                self.put(old[i].hash, <Route> old[i].route)
-                Py_DECREF(<object> old[i].route)
-        free(old)
-        return 0
 
 
 @cython.final
@@ -201,7 +69,7 @@ cdef class Router(Outlet):
 
     # --- the lane --------------------------------------------------------------------------------------
 
-    cdef int publish_view(self, Session source, PublishView* view) except -1:
+    cdef int publish_view(self, Recipient source, PublishView* view) except -1:
         cdef Route route = <Route> source.route
         if (route is None or route.generation != self.generation or PyBytes_GET_SIZE(route.topic) != view.topic_bytes
                 or memcmp(PyBytes_AS_STRING(route.topic), view.topic, <size_t> view.topic_bytes) != 0):
@@ -229,7 +97,7 @@ cdef class Router(Outlet):
     cdef int settle(self) except -1:
         cdef Route route = self.run_route
         cdef Py_ssize_t count, i
-        cdef Session session
+        cdef Recipient session
         cdef bytes shared = None
         if route is None:
             return 0
@@ -238,14 +106,14 @@ cdef class Router(Outlet):
         if count >= SHARE_BYTES:
             shared = PyBytes_FromStringAndSize(<const char*> self.run_start, count)
         for i in range(route.hop_count):
-            session = <Session> route.hops[i].session
+            session = <Recipient> route.hops[i].session
             if session.congested and not session.frozen and session.state == LIVE:
                 self.blocked_on = session
             session.append_frames(self.run_start, count, self.run_count, shared)
         self.spent += count * route.hop_count
         return 0
 
-    cdef Route route_for(self, Session session, Source source, const uint8_t* topic, Py_ssize_t count):
+    cdef Route route_for(self, Recipient session, Source source, const uint8_t* topic, Py_ssize_t count):
         """The route of (source, topic), from the cache or resolved. Raises Violation for a topic out of bounds."""
         cdef uint64_t hash
         cdef void* found = NULL
@@ -295,7 +163,7 @@ cdef class Router(Outlet):
                 route.others.append(target)
             if not self.open:
                 for session in self.joined.get(name, ()):
-                    qos = granted(<Session> session, topic, count)
+                    qos = granted(<Recipient> session, topic, count)
                     if qos >= 0:
                         found[session] = qos
         route.source = source
@@ -316,7 +184,7 @@ cdef class Router(Outlet):
     cdef int deliver(self, Route route, str source, PublishView* view, bytes payload) except -1:
         """Give one message to every target of `route`; how many took it."""
         cdef Message* shared = NULL
-        cdef Session session
+        cdef Recipient session
         cdef Target target
         cdef Py_ssize_t i
         cdef int taken = 0
@@ -329,7 +197,7 @@ cdef class Router(Outlet):
             return 0
         try:
             for i in range(route.hop_count):
-                session = <Session> route.hops[i].session
+                session = <Recipient> route.hops[i].session
                 if session.congested and not session.frozen and session.state == LIVE:
                     self.blocked_on = session
                 taken += session.deliver(view.topic, view.topic_bytes, view.payload, view.payload_bytes,
@@ -459,13 +327,13 @@ cdef class Router(Outlet):
 
     # --- sessions --------------------------------------------------------------------------------------
 
-    def join(self, Session session not None) -> None:
+    def join(self, Recipient session not None) -> None:
         """A session with its source name set becomes source and target."""
         session.party = self.source_of(session.source)
         self.joined.setdefault(session.source, []).append(session)
         self.changed()
 
-    def leave(self, Session session not None) -> None:
+    def leave(self, Recipient session not None) -> None:
         """The session is no source and no target any more; its subscriptions are gone."""
         cdef Source source
         present = <list> self.joined.get(session.source)
@@ -485,7 +353,7 @@ cdef class Router(Outlet):
         session.route = None
         self.changed()
 
-    def replace(self, Session old not None, Session new not None) -> None:
+    def replace(self, Recipient old not None, Recipient new not None) -> None:
         """`new` joins with the subscriptions of `old`, which leaves: a persistent session has reconnected."""
         subscriptions = dict(old.subscriptions)
         self.leave(old)
@@ -493,15 +361,9 @@ cdef class Router(Outlet):
         for pattern, qos in subscriptions.items():
             self.subscribe(new, pattern, qos)
 
-    def subscribe(self, Session session not None, bytes pattern not None, int qos) -> bool:
+    def subscribe(self, Recipient session not None, bytes pattern not None, int qos) -> bool:
         """Grant a filter, replacing its QoS; True if it is new. Raises Violation for a filter out of bounds."""
-        cdef const char* fault = filter_fault(
-            <const uint8_t*> PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern), self.topic_slashes_max
-        )
-        if fault != NULL:
-            raise Violation(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7.1]")
-        if len(pattern) > self.topic_bytes_max:
-            raise Violation(f"a topic filter of {len(pattern)} bytes, the limit is {self.topic_bytes_max}")
+        self.check_pattern(pattern)
         if self.open:
             try:
                 self.tree.insert(pattern, session, qos)
@@ -512,14 +374,25 @@ cdef class Router(Outlet):
         self.changed()
         return new
 
-    def unsubscribe(self, Session session not None, bytes pattern not None) -> bool:
-        """Take a filter away; False if it was not there."""
+    def unsubscribe(self, Recipient session not None, bytes pattern not None) -> bool:
+        """Take a filter away; False if it was not there. Raises Violation for a filter out of bounds."""
+        self.check_pattern(pattern)
         if session.subscriptions.pop(pattern, None) is None:
             return False
         if self.open:
             self.tree.remove(pattern, session)
         self.changed()
         return True
+
+    cdef int check_pattern(self, bytes pattern) except -1:
+        cdef const char* fault = filter_fault(
+            <const uint8_t*> PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern), self.topic_slashes_max
+        )
+        if PyBytes_GET_SIZE(pattern) > self.topic_bytes_max:
+            raise Violation(f"a topic filter of {len(pattern)} bytes, the limit is {self.topic_bytes_max}")
+        if fault != NULL:
+            raise Violation(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7.1, MQTT-4.7.3-1]")
+        return 0
 
     # --- publishing from Python ------------------------------------------------------------------------
 
@@ -542,12 +415,12 @@ cdef class Router(Outlet):
         """Like `publish`, but LimitReached, and nothing delivered, if any target would not take it now."""
         cdef Route route
         cdef Py_ssize_t i, size = PyBytes_GET_SIZE(topic) + PyBytes_GET_SIZE(payload)
-        cdef Session session
+        cdef Recipient session
         cdef Target target
         self.settle()
         route = self.python_route(source, topic)
         for i in range(route.hop_count):
-            session = <Session> route.hops[i].session
+            session = <Recipient> route.hops[i].session
             if session.is_full(min(qos, route.hops[i].qos), size):
                 raise LimitReached(f"the queue of {session.source} in bytes", session.stored_bytes + session.out.used + size,
                                    session.limits.queue_bytes_max, hint="Nothing was delivered; try again later.")
@@ -612,7 +485,7 @@ cdef int view_of(PublishView* view, bytes topic, bytes payload, int qos, bint re
     return 0
 
 
-cdef int granted(Session session, const uint8_t* topic, Py_ssize_t count) except -2:
+cdef int granted(Recipient session, const uint8_t* topic, Py_ssize_t count) except -2:
     """The largest QoS among the session's filters that match, or -1."""
     cdef int best = -1
     cdef bytes pattern

@@ -1,106 +1,24 @@
-"""One client's protocol state in C, and the outlet it publishes to.
+"""One client's protocol state in C.
 
-Who owns which bytes: `inbox` holds input that is not yet a whole packet (or waits while the session is held
-back); `out` holds what the next write takes. A PublishView borrows from the read buffer and must be settled (`Outlet.settle`) before that buffer moves.
+`inbox` owns input that is not yet a whole packet, or that waits while the session is held back; the rest of what
+a session owns stands in recipient.pxd.
 """
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport uint8_t
 
-from ggfast._ext.buffers cimport InBuffer, Message, OutBuffer
-from ggfast._ext.framing cimport PublishView
-from ggfast._ext.window cimport Backlog, Flight, Receipts, Window
-
-
-cdef enum State:
-    NEW = 0          # connected, expects CONNECT
-    LIVE = 1         # accepted
-    OFFLINE = 2      # a persistent session without a connection
-    ENDED = 3        # reads nothing any more
+from ggfast._ext.buffers cimport InBuffer
+from ggfast._ext.recipient cimport Recipient
 
 
-cdef struct Tally:           # what the lane counts; taken and set to zero by Outlet.take_counts
-    int64_t received         # PUBLISH packets from clients
-    int64_t sent             # PUBLISH packets to clients, first sendings
-    int64_t slow_reader      # QoS 0 to a reader that is frozen or over its ceiling: dropped
-    int64_t queue_full       # QoS 1 and 2 past the queue's bounds: dropped, newest first
-    int64_t offline          # QoS 0 for a persistent session that is not connected: not kept
-
-
-cdef class SessionLimits:
-    cdef readonly Py_ssize_t packet_bytes_max
-    cdef readonly Py_ssize_t payload_bytes_max
-    cdef readonly Py_ssize_t inflight_max
-    cdef readonly Py_ssize_t queue_bytes_max
-    cdef readonly Py_ssize_t queue_entries_max
-    cdef readonly Py_ssize_t output_bytes_max
-    cdef readonly int stall_ticks_max
-
-
-cdef class Outlet:
-    cdef Session blocked_on          # the target for which the source of this batch shall wait, or None
-    cdef Py_ssize_t spent            # bytes handed to targets in this batch
-    cdef list touched                # sessions with output to flush at the end of the batch
-    cdef Tally tally
-    cdef int publish_view(self, Session source, PublishView* view) except -1
-    cdef int settle(self) except -1
-    cdef int end_batch(self) except -1
-
-
-cdef class Session:
-    cdef readonly str client_id
-    cdef readonly str source
-    cdef readonly dict subscriptions     # filter bytes -> granted QoS; changed by the router alone
-    cdef readonly int level
-    cdef readonly bint clean
-    cdef readonly int keep_alive_s
-    cdef readonly int64_t messages_in
-    cdef readonly int64_t messages_out
-    cdef readonly int64_t dropped
-    cdef Outlet outlet
-    cdef SessionLimits limits
-    cdef object owner
-    cdef object write
-    cdef object route                    # the router's last route for this source, or None
-    cdef object party                    # the router's source record
+cdef class Session(Recipient):
     cdef InBuffer inbox
-    cdef OutBuffer out
-    cdef uint8_t state
-    cdef bint touched
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
-    cdef bint write_paused               # the transport asked for it
-    cdef bint congested                  # its publishers shall wait
-    cdef bint frozen                     # congested for too long: its publishers go on, QoS 0 is dropped
-    cdef int stall_ticks
-    cdef double last_heard
-    cdef Session waiting_on
-    cdef list waiters                    # sessions held because of this one, or None
-    cdef Window window
-    cdef Backlog backlog
-    cdef Receipts receipts
-    cdef readonly Py_ssize_t stored_bytes  # messages of window and backlog, with their entries
 
     cdef Py_ssize_t handle(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef int top_up(self, const uint8_t** at, Py_ssize_t* left) except -1
     cdef int on_packet(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1
     cdef int on_publish(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1
     cdef int on_ack(self, int kind, int packet_id) except -1
-    cdef int land(self, Flight* flight) except -1
-    cdef int launch(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                    Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
-    cdef int enqueue(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
-    cdef int pump(self) except -1
-    cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
-    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages, bytes shared) except -1
-    cdef bint is_full(self, int qos, Py_ssize_t size) noexcept
-    cdef int touch(self) except -1
-    cdef int flush_out(self) except -1
-    cdef int congest(self) noexcept
-    cdef int relieve(self) except -1
-    cdef int free_waiters(self) except -1
-    cdef int hold(self, Session target) except -1
     cdef int finish(self, object error) except -1
-    cdef int drop_stored(self) noexcept
-    cdef int write_now(self, bytes data) except -1
+    cdef int hold(self, Recipient target) except -1

@@ -1,0 +1,147 @@
+"""Answers of the router by (source, topic): a bounded hash table of Routes.
+
+Sets of a few slots, so that a look-up compares a bounded number of entries; past a bound in bytes the slots are
+emptied one after the other. The router empties it as a whole when anything a route was made from changes.
+"""
+
+import secrets
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
+
+cimport cython
+
+cdef enum:
+    WAYS = 8                       # slots of a set: what a look-up compares at most
+    SETS_FIRST = 8
+
+cdef uint64_t hash_seed = int.from_bytes(secrets.token_bytes(8), "little") | 1
+
+
+cdef uint64_t hash_of(const uint8_t* text, Py_ssize_t count) noexcept nogil:
+    """Seeded so that nobody outside can choose colliding topics; collisions cost a cache miss, never more."""
+    cdef uint64_t value = hash_seed ^ <uint64_t> count
+    cdef uint64_t word
+    while count >= 8:
+        memcpy(&word, text, 8)
+        value = (value ^ word) * <uint64_t> 0x9FB21C651E98DF25
+        value ^= value >> 32
+        text += 8
+        count -= 8
+    if count:
+        word = 0
+        memcpy(&word, text, <size_t> count)
+        value = (value ^ word) * <uint64_t> 0x9FB21C651E98DF25
+        value ^= value >> 29
+    value *= <uint64_t> 0x9E3779B97F4A7C15
+    return value ^ (value >> 32)
+
+
+@cython.final
+cdef class Source:
+    """One party that speaks."""
+
+    def __cinit__(self, str name):
+        self.name = name
+        self.salt = int.from_bytes(secrets.token_bytes(8), "little")
+
+
+@cython.final
+cdef class Route:
+    """The answer for one (source, topic)."""
+
+    def __dealloc__(self):
+        free(self.hops)
+
+
+@cython.final
+cdef class RouteCache:
+    """Routes by hash, in sets of a few slots. Owns one reference to each Route in it."""
+
+    def __cinit__(self, Py_ssize_t entries_max, Py_ssize_t bytes_max):
+        self.entries_max = entries_max
+        self.bytes_max = bytes_max
+
+    def __dealloc__(self):
+        self.clear()
+
+    cdef void* find(self, Source source, const uint8_t* topic, Py_ssize_t count, uint64_t hash) noexcept:
+        """The cached Route, borrowed, or NULL."""
+        cdef Slot* slot
+        cdef int way
+        if self.set_count == 0:
+            return NULL
+        slot = &self.slots[(hash & <uint64_t> (self.set_count - 1)) * WAYS]
+        for way in range(WAYS):
+            if slot.hash == hash and slot.route != NULL:
+                if ((<Route> slot.route).source is source
+                        and PyBytes_GET_SIZE((<Route> slot.route).topic) == count
+                        and memcmp(PyBytes_AS_STRING((<Route> slot.route).topic), topic, <size_t> count) == 0):
+                    return slot.route
+            slot += 1
+        return NULL
+
+    cdef int put(self, uint64_t hash, Route route) except -1:
+        cdef Slot* slot
+        cdef int way
+        if route.cost > self.bytes_max // 4:
+            return 0                                   # one route may not own the cache
+        if self.count * 2 >= self.set_count * WAYS and self.set_count * WAYS < self.entries_max:
+            self.resize(self.set_count * 2 if self.set_count else SETS_FIRST)
+        while self.bytes + route.cost > self.bytes_max:
+            self.drop(&self.slots[self.hand])
+            self.hand = (self.hand + 1) % (self.set_count * WAYS)
+        slot = &self.slots[(hash & <uint64_t> (self.set_count - 1)) * WAYS]
+        for way in range(WAYS):
+            if slot[way].route == NULL:
+                break
+        else:
+            way = <int> ((hash >> 60) & (WAYS - 1))
+        slot += way
+        self.drop(slot)
+        Py_INCREF(route)
+        slot.hash = hash
+        slot.route = <void*> route
+        self.count += 1
+        self.bytes += route.cost
+        return 0
+
+    cdef int drop(self, Slot* slot) except -1:
+        cdef Route route
+        if slot.route == NULL:
+            return 0
+        route = <Route> slot.route
+        slot.route = NULL
+        self.count -= 1
+        self.bytes -= route.cost
+        Py_DECREF(route)
+        return 0
+
+    cdef int clear(self) except -1:
+        cdef Py_ssize_t i
+        for i in range(self.set_count * WAYS):
+            self.drop(&self.slots[i])
+        free(self.slots)
+        self.slots = NULL
+        self.set_count = self.hand = 0
+        return 0
+
+    cdef int resize(self, Py_ssize_t set_count) except -1:
+        cdef Slot* old = self.slots
+        cdef Py_ssize_t old_count = self.set_count * WAYS
+        cdef Py_ssize_t i
+        cdef Slot* slots = <Slot*> calloc(<size_t> (set_count * WAYS), sizeof(Slot))
+        if slots == NULL:
+            raise MemoryError(f"no memory for a route cache of {set_count * WAYS} entries")
+        self.slots = slots
+        self.set_count = set_count
+        self.hand = 0
+        self.count = self.bytes = 0
+        for i in range(old_count):
+            if old[i].route != NULL:
+                self.put(old[i].hash, <Route> old[i].route)
+                Py_DECREF(<object> old[i].route)
+        free(old)
+        return 0

@@ -1,0 +1,96 @@
+"""A client as the router sees it: filters, window, queue and output; and the outlet sessions publish to.
+
+Who owns which bytes: `out` holds what the next write takes; a Flight or Queued entry owns one reference to its
+Message. A PublishView borrows from a read buffer and must be settled (`Outlet.settle`) before that buffer moves.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+
+from ggfast._ext.buffers cimport Message, OutBuffer
+from ggfast._ext.framing cimport PublishView
+from ggfast._ext.window cimport Backlog, Flight, Receipts, Window
+
+
+cdef enum State:
+    NEW = 0          # connected, expects CONNECT
+    LIVE = 1         # accepted
+    OFFLINE = 2      # a persistent session without a connection
+    ENDED = 3        # reads nothing any more
+
+
+cdef struct Tally:           # what the lane counts; Router.take_counts sets it to zero
+    int64_t received         # PUBLISH packets from clients
+    int64_t sent             # PUBLISH packets to clients, first sendings
+    int64_t slow_reader      # QoS 0 to a reader that is frozen or over its ceiling: dropped
+    int64_t queue_full       # QoS 1 and 2 past the queue's bounds: dropped, newest first
+    int64_t offline          # QoS 0 for a persistent session that is not connected: not kept
+
+
+cdef class SessionLimits:
+    cdef readonly Py_ssize_t packet_bytes_max
+    cdef readonly Py_ssize_t payload_bytes_max
+    cdef readonly Py_ssize_t inflight_max
+    cdef readonly Py_ssize_t queue_bytes_max
+    cdef readonly Py_ssize_t queue_entries_max
+    cdef readonly Py_ssize_t output_bytes_max
+    cdef readonly int stall_ticks_max
+
+
+cdef class Outlet:
+    cdef Recipient blocked_on        # the target for which the source of this batch shall wait, or None
+    cdef Py_ssize_t spent            # bytes handed to targets in this batch
+    cdef list touched                # sessions with output to flush at the end of the batch
+    cdef Tally tally
+    cdef int publish_view(self, Recipient source, PublishView* view) except -1
+    cdef int settle(self) except -1
+    cdef int end_batch(self) except -1
+
+
+cdef class Recipient:
+    cdef readonly str client_id
+    cdef readonly str source
+    cdef readonly dict subscriptions     # filter bytes -> granted QoS; changed by the router alone
+    cdef readonly int level
+    cdef readonly bint clean
+    cdef readonly int keep_alive_s
+    cdef readonly int64_t messages_in
+    cdef readonly int64_t messages_out
+    cdef readonly int64_t dropped
+    cdef readonly Py_ssize_t stored_bytes  # messages of window and backlog, with their entries
+    cdef Outlet outlet
+    cdef SessionLimits limits
+    cdef object owner                    # the slow lane, or None
+    cdef object write                    # the transport's write, or None
+    cdef object route                    # the router's last route for this source, or None
+    cdef object party                    # the router's source record
+    cdef OutBuffer out
+    cdef Window window
+    cdef Backlog backlog
+    cdef Receipts receipts
+    cdef double last_heard
+    cdef uint8_t state
+    cdef bint touched                    # in the outlet's list of this batch
+    cdef bint write_paused               # the transport asked for it
+    cdef bint congested                  # its publishers shall wait
+    cdef bint frozen                     # congested for too long: its publishers go on, QoS 0 is dropped
+    cdef int stall_ticks
+    cdef Recipient waiting_on            # why it is held back itself, or None
+    cdef list waiters                    # sessions held back because of this one, or None
+
+    cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
+                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
+    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages, bytes shared) except -1
+    cdef bint is_full(self, int qos, Py_ssize_t size) noexcept
+    cdef int touch(self) except -1
+    cdef int flush_out(self) except -1
+    cdef int write_now(self, bytes data) except -1
+    cdef int land(self, Flight* flight) except -1
+    cdef int launch(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
+                    Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
+    cdef int enqueue(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
+                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
+    cdef int pump(self) except -1
+    cdef int congest(self) noexcept
+    cdef int relieve(self) except -1
+    cdef int free_waiters(self) except -1
+    cdef int drop_stored(self) noexcept

@@ -1,0 +1,50 @@
+"""Routes and their cache. A Route keeps its sessions alive through `sessions`; `hops` only borrows them."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from ggfast._ext.topics cimport TopicTree
+
+
+cdef struct Hop:
+    void* session            # Recipient, borrowed from Route.sessions
+    int qos                  # granted
+
+
+cdef struct Slot:
+    uint64_t hash
+    void* route              # Route with one owned reference, or NULL
+
+
+cdef class Source:
+    cdef str name
+    cdef TopicTree rules     # subject -> target names, or None: no rule names this source
+    cdef uint64_t salt       # keeps equal topics of different sources apart in the cache
+
+
+cdef class Route:
+    cdef Source source
+    cdef bytes topic
+    cdef uint64_t generation
+    cdef bint permitted      # some rule (or the open mode) lets this source speak on this topic
+    cdef tuple sessions
+    cdef Hop* hops           # owned
+    cdef Py_ssize_t hop_count
+    cdef list others         # Targets, or None
+    cdef Py_ssize_t cost     # bytes
+
+
+cdef class RouteCache:
+    cdef Slot* slots         # owned; sets of WAYS slots
+    cdef Py_ssize_t set_count
+    cdef Py_ssize_t count, bytes
+    cdef Py_ssize_t entries_max, bytes_max
+    cdef Py_ssize_t hand     # next slot to empty when a bound is met
+    cdef uint64_t generation
+    cdef void* find(self, Source source, const uint8_t* topic, Py_ssize_t count, uint64_t hash) noexcept
+    cdef int put(self, uint64_t hash, Route route) except -1
+    cdef int drop(self, Slot* slot) except -1
+    cdef int clear(self) except -1
+    cdef int resize(self, Py_ssize_t set_count) except -1
+
+
+cdef uint64_t hash_of(const uint8_t* text, Py_ssize_t count) noexcept nogil

@@ -1,0 +1,1 @@
+"""Face of ext/routecache.pyx: C only."""

@@ -19,8 +19,8 @@ SPOOLER_ARN = "arn:aws:lambda:::function:GGCloudSpooler:1"
 STREAM_MANAGER_ARN = "arn:aws:lambda:::function:GGStreamManager:1"
 
 _PARTITION = r"(?P<partition>aws|aws-cn|aws-us-gov)"
-_REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-\d{1,2})"
-_ACCOUNT = r"(?P<account>\d{12})"
+_REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2})"
+_ACCOUNT = r"(?P<account>[0-9]{12})"
 _THING = re.compile(rf"arn:{_PARTITION}:iot:{_REGION}:{_ACCOUNT}:thing/(?P<name>[a-zA-Z0-9:_-]{{1,128}})")
 _CERTIFICATE = re.compile(rf"arn:{_PARTITION}:iot:{_REGION}:{_ACCOUNT}:cert/(?P<id>[0-9a-f]{{64}})")
 _FUNCTION = re.compile(

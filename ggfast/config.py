@@ -118,7 +118,13 @@ class CoreThing:
     gg_host: str = host("ggHost", "", "1.0", "HTTPS endpoint of the control plane")
     keep_alive_s: int = number("keepAlive", 600, 30, 1_200, "s", "1.0", "MQTT keep-alive towards the cloud")
     connection_retry_interval_max_s: int = number(
-        "mqttMaxConnectionRetryInterval", 60, 1, 86_400, "s", "1.6", "longest pause between two attempts to connect"
+        "mqttMaxConnectionRetryInterval",
+        60,
+        1,
+        86_400,
+        "s",
+        "1.6",
+        "longest pause between two attempts to connect; also taken at top level",
     )
     core_client_id: str = text(
         "coreClientId",

@@ -42,6 +42,7 @@ _CONTROLS: Final = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_CONTROLS_IN_JSON: Final = {code: f"\\u{code:04x}" for code in _CONTROLS}
 _CONTROLS_BUT_TAB: Final = {code: text for code, text in _CONTROLS.items() if code != ord("\t")}
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_-]{1,140}")
 
@@ -227,7 +228,7 @@ class SystemLog(_Writer):
             return
         text = message.translate(_CONTROLS)
         if fields:
-            text += "\t" + _as_json(fields).translate(_CONTROLS)
+            text += "\t" + _as_json(fields).translate(_CONTROLS_IN_JSON)
         if not self._append(self._line(level, text)):
             self._lose(1, "log.dropped.disk")
 

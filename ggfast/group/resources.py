@@ -30,7 +30,7 @@ _LABELS_MAX: Final = 20  # staging labels a secret may have
 _ABSOLUTE: Final = re.compile(r"/|(/[^/\0]+)+/?")
 _SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@!-]{1,512}", re.ASCII)
 _S3_URI: Final = re.compile(r"(s3://|https://s3[.-]).{1,1024}")
-_JOB_ARN: Final = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:training-job/[A-Za-z0-9-]{1,63}")
+_JOB_ARN: Final = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:training-job/[A-Za-z0-9-]{1,63}")
 # Where a volume would cover what the container itself needs.
 _TAKEN_DESTINATIONS: Final = ("/proc", "/sys", "/dev", "/lambda")
 

@@ -164,6 +164,7 @@ class Store:
         """Decide every move by what is on disk; makes the directories they need."""
         layout = self._layout
         assert directory.parent == layout.staging, f"{directory} does not lie in {layout.staging}"
+        _remove(layout.previous)  # without a journal it is rubbish
         for needed in (layout.functions, layout.previous / "lambda"):
             needed.mkdir(parents=True, exist_ok=True)
         live = set(os.listdir(layout.functions))

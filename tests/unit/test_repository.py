@@ -218,6 +218,21 @@ def test_workers_stand_alone() -> None:
     assert not found, "what runs inside a container uses the standard library alone:\n" + "\n".join(found)
 
 
+# What would bring network data, keys or other people's code into the process that runs as root.
+NEVER_IN_THE_ROOT_PROCESS = {"ssl", "_ssl", "http", "email", "urllib", "asyncio", "sqlite3", "ctypes", "pickle"}
+
+
+def test_p6_the_root_process_loads_the_sandbox_alone() -> None:
+    """The supervisor, imported as it is started: without site-packages, so nothing third-party can be there."""
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import ggfast.sandbox.supervisor; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-E", "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    ours = {name for name in loaded if name.startswith("ggfast.") and part_of(name) != "sandbox"}
+    assert ours <= {"ggfast._ext", "ggfast._ext.kernel", "ggfast.errors", "ggfast.limits"}
+    assert not NEVER_IN_THE_ROOT_PROCESS & set(loaded)
+    assert "ggfast.sandbox.supervisor" in loaded
+
+
 def test_files_stay_readable() -> None:
     files = [*PACKAGE.rglob("*.py"), *(REPOSITORY / "ext").glob("*.pyx")]
     counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}

@@ -1,0 +1,1 @@
+# kernel offers no C face: other extensions have no business with containers.

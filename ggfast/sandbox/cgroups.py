@@ -1,0 +1,442 @@
+"""Control groups of workers, v1, v2 and both at once, by direct file writes (sandbox.md section 6).
+
+One named subtree `ggfast-<name>` lies below the core's own group in every hierarchy that is used, with one
+directory per instance:
+
+    <hierarchy>/<own group>/ggfast-<name>/<instance>
+
+Nothing here assumes where a hierarchy is mounted or which group is ours: both are read from /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ggfast import limits
+from ggfast._ext import kernel
+from ggfast.errors import SandboxFailed
+from ggfast.sandbox.devices import DeviceRule, device_program
+
+PREFIX: Final = "ggfast-"
+CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct", "devices")
+LEAF: Final = "supervisor"  # v2: where the core's own processes go, so that its group can have children
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One mounted cgroup tree: its controllers and the directory of our own group in it."""
+
+    version: int
+    mount: str
+    controllers: frozenset[str]
+    own: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What this machine offers."""
+
+    hierarchies: tuple[Hierarchy, ...]
+
+    def find(self, controller: str) -> Hierarchy | None:
+        """The hierarchy a controller is bound to."""
+        return next((h for h in self.hierarchies if controller in h.controllers), None)
+
+    @property
+    def unified(self) -> Hierarchy | None:
+        """The v2 tree, with or without controllers."""
+        return next((h for h in self.hierarchies if h.version == 2), None)
+
+    @property
+    def kind(self) -> str:
+        """`v1`, `v2`, `hybrid` or `none`."""
+        versions = {h.version for h in self.hierarchies if h.controllers & set(CONTROLLERS)}
+        if versions == {1}:
+            return "hybrid" if self.unified else "v1"
+        return "v2" if versions == {2} else "hybrid" if versions else "none"
+
+
+def read_text(path: str, maximum: int = 1 << 20) -> str:
+    """A small file of /proc or a cgroup; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while maximum > 0 and (part := os.read(fd, min(maximum, 65536))):
+            parts.append(part)
+            maximum -= len(part)
+        return b"".join(parts).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
+
+
+def write_text(path: str, text: str) -> None:
+    """One write(2) to a control file; raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def unescape(path: str) -> str:
+    """Undo the octal escapes of mountinfo."""
+    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        path = path.replace(code, character)
+    return path
+
+
+def detect(mountinfo: str, own_groups: str, base: str = "") -> Layout:
+    """The layout from the texts of /proc/self/mountinfo and /proc/self/cgroup; `base` prefixes all paths (tests)."""
+    groups: dict[str, str] = {}
+    for line in own_groups.splitlines():
+        _, names, path = line.split(":", 2)
+        groups.update(dict.fromkeys(names.split(","), path))  # "" is the v2 entry
+    found: dict[tuple[int, frozenset[str]], Hierarchy] = {}
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        root, mount = unescape(fields[3]), base + unescape(fields[4])
+        version = 2 if kind == "cgroup2" else 1
+        if version == 2:
+            controllers = frozenset(_controllers_of(mount))
+            group = groups.get("", "/")
+        else:
+            controllers = frozenset(fields[-1].split(",")) & set(groups)
+            if not controllers:
+                continue  # a controller this kernel does not bind
+            group = groups[min(controllers)]
+        inside = group[len(root) :] if root != "/" and (group + "/").startswith(root + "/") else group
+        own = (mount + "/" + inside.strip("/")).rstrip("/")
+        found.setdefault((version, controllers), Hierarchy(version, mount, controllers, own))
+    return Layout(tuple(found.values()))
+
+
+def _controllers_of(mount: str) -> list[str]:
+    try:
+        return read_text(mount + "/cgroup.controllers").split()
+    except OSError:
+        return []
+
+
+def this_layout() -> Layout:
+    """The layout of this process."""
+    return detect(read_text("/proc/self/mountinfo"), read_text("/proc/self/cgroup"))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a group used; kilobytes and milliseconds, -1 where the kernel does not say."""
+
+    memory_kb: int
+    memory_peak_kb: int
+    memory_limit_kb: int
+    oom_kills: int
+    cpu_ms: int
+    pids: int
+
+
+class Group:
+    """The directories of one instance, one per hierarchy."""
+
+    __slots__ = ("_directories", "_unified_devices", "instance", "memory_limit_kb")
+
+    def __init__(self, instance: str, directories: dict[str, tuple[int, str]], unified_devices: str | None) -> None:
+        self.instance = instance
+        self.memory_limit_kb = 0
+        self._directories = directories  # controller -> (version, directory)
+        self._unified_devices = unified_devices
+
+    @property
+    def directories(self) -> list[str]:
+        """Every directory once."""
+        extra = [self._unified_devices] if self._unified_devices else []
+        return list(dict.fromkeys([path for _, path in self._directories.values()] + extra))
+
+    @property
+    def join_first(self) -> list[str]:
+        """cgroup.procs files to enter before anything else, so that every page is charged."""
+        late = self.join_last
+        return [path + "/cgroup.procs" for path in self.directories if path + "/cgroup.procs" != late]
+
+    @property
+    def join_last(self) -> str | None:
+        """The v1 devices group: entered after the container's own nodes are made."""
+        version, path = self._directories.get("devices", (2, ""))
+        return path + "/cgroup.procs" if version == 1 else None
+
+    def limit(self, memory_kb: int, pids_max: int, rules: Sequence[DeviceRule]) -> None:
+        """Write all limits; raises SandboxFailed naming the file."""
+        self.memory_limit_kb = memory_kb
+        size = str(memory_kb * 1024)
+        version, memory = self._directories["memory"]
+        if version == 2:
+            _set(memory, "memory.max", size)
+            _set(memory, "memory.swap.max", "0", optional=True)  # absent without swap accounting
+            _set(memory, "memory.oom.group", "1", optional=True)  # Linux 4.19
+        else:
+            _set(memory, "memory.limit_in_bytes", size)
+            _set(memory, "memory.memsw.limit_in_bytes", size, optional=True)
+        if "pids" in self._directories:
+            _set(self._directories["pids"][1], "pids.max", str(pids_max))
+        version, devices = self._directories.get("devices", (2, self._unified_devices or ""))
+        if version == 1:
+            _set(devices, "devices.deny", "a")
+            for rule in rules:
+                _set(devices, "devices.allow", rule.v1_line)
+        elif devices:
+            attach_devices(devices, rules)
+
+    def oom_kills(self) -> int:
+        """How many tasks of this group the kernel killed for its memory limit."""
+        version, memory = self._directories["memory"]
+        name = "memory.events" if version == 2 else "memory.oom_control"
+        return _field(memory + "/" + name, "oom_kill")
+
+    def oom_event(self) -> int | None:
+        """v1: an eventfd that fires when the group runs out of memory (and when it is removed). None on v2,
+        where the kernel kills the whole group by itself."""
+        version, memory = self._directories["memory"]
+        if version == 2:
+            return None
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            control = os.open(memory + "/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                write_text(memory + "/cgroup.event_control", f"{event} {control}")
+            finally:
+                os.close(control)
+        except OSError:
+            os.close(event)
+            return None
+        return event
+
+    def statistics(self) -> Statistics:
+        """Current use; never raises."""
+        version, memory = self._directories["memory"]
+        now, peak = (
+            ("memory.current", "memory.peak")
+            if version == 2
+            else ("memory.usage_in_bytes", "memory.max_usage_in_bytes")
+        )
+        pids = self._directories.get("pids")
+        return Statistics(
+            _number(memory + "/" + now, 1024),
+            _number(memory + "/" + peak, 1024),
+            self.memory_limit_kb,
+            self.oom_kills(),
+            self._cpu_ms(),
+            _number(pids[1] + "/pids.current", 1) if pids else -1,
+        )
+
+    def _cpu_ms(self) -> int:
+        if "cpuacct" in self._directories:
+            return _number(self._directories["cpuacct"][1] + "/cpuacct.usage", 1_000_000)
+        if "cpu" in self._directories:
+            microseconds = _field(self._directories["cpu"][1] + "/cpu.stat", "usage_usec")
+            return microseconds // 1000 if microseconds >= 0 else -1
+        return -1
+
+    def remove(self) -> bool:
+        """rmdir everything that is empty now; False while something is still busy."""
+        done = True
+        for path in self.directories:
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                done = False
+        return done
+
+
+class Tree:
+    """The named subtree of one core."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self.layout = layout
+        self.name = PREFIX + name
+        self._tops: dict[str, tuple[int, str]] = {}
+        self._unified_devices: str | None = None
+
+    def prepare(self) -> None:
+        """Make the subtree. Raises SandboxFailed where a controller that containers need is missing."""
+        if self.layout.find("memory") is None:
+            raise SandboxFailed(
+                "cgroups",
+                2,
+                "no memory controller: found none in /proc/self/mountinfo, expected one on cgroup v1 or v2",
+                hint="Boot with `cgroup_enable=memory cgroup_memory=1`, or run functions with NoContainer.",
+            )
+        unified = self.layout.unified
+        if unified and unified.controllers & set(CONTROLLERS):
+            self._open_unified(unified)
+        for controller in CONTROLLERS:
+            hierarchy = self.layout.find(controller)
+            if hierarchy:
+                top = f"{hierarchy.own}/{self.name}"
+                _make(top)
+                self._tops[controller] = (hierarchy.version, top)
+        if "devices" not in self._tops:
+            if unified is None:
+                raise SandboxFailed(
+                    "cgroups",
+                    2,
+                    "no device control: found neither the v1 devices controller nor a v2 tree",
+                    hint="Mount cgroup2 on /sys/fs/cgroup (Linux 4.15 or newer).",
+                )
+            self._unified_devices = f"{unified.own}/{self.name}"
+            _make(self._unified_devices)
+
+    def _open_unified(self, unified: Hierarchy) -> None:
+        """v2: leave the own group for a leaf (a group with processes cannot have children), enable controllers."""
+        wanted = " ".join(f"+{name}" for name in ("memory", "pids", "cpu") if name in unified.controllers)
+        if unified.own != unified.mount:
+            leaf = f"{unified.own}/{LEAF}"
+            _make(leaf)
+            write_text(leaf + "/cgroup.procs", "0")
+        top = f"{unified.own}/{self.name}"
+        _make(top)
+        for directory in (unified.own, top):
+            _set(directory, "cgroup.subtree_control", wanted)
+
+    def create(self, instance: str) -> Group:
+        """The directories of one instance; raises SandboxFailed."""
+        directories = {name: (version, f"{top}/{instance}") for name, (version, top) in self._tops.items()}
+        extra = f"{self._unified_devices}/{instance}" if self._unified_devices else None
+        group = Group(instance, directories, extra)
+        for path in group.directories:
+            try:
+                _make(path)
+            except SandboxFailed:
+                group.remove()
+                raise
+        return group
+
+    def sweep(self) -> int:
+        """Kill and remove what an earlier supervisor of this name left, wherever it is; blocks up to ~1 s.
+
+        The number of directories that could not be removed.
+        """
+        left = 0
+        for hierarchy in self.layout.hierarchies:
+            for top in _find_named(hierarchy.mount, self.name):
+                left += _clear(top)
+        return left
+
+    def close(self) -> None:
+        """Remove the empty subtree at an orderly end."""
+        for path in {path for _, path in self._tops.values()} | {self._unified_devices or ""}:
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+
+
+def attach_devices(directory: str, rules: Sequence[DeviceRule]) -> None:
+    """Attach the device program of `rules` to a v2 group; raises SandboxFailed."""
+    fd = program = -1
+    try:
+        program = kernel.load_device_program(device_program(rules))
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        kernel.attach_device_program(program, fd)
+    except OSError as error:
+        raise SandboxFailed("device program", error.errno or 0, f"{directory}: {error.strerror}") from None
+    finally:
+        for number in (fd, program):
+            if number >= 0:
+                os.close(number)
+
+
+def _find_named(mount: str, name: str) -> Iterator[str]:
+    """Directories called `name` anywhere in a hierarchy."""
+    waiting, seen = [mount], 0
+    while waiting and seen < limits.SANDBOX_CGROUPS_SCANNED_MAX:
+        try:
+            entries = [e.path for e in os.scandir(waiting.pop()) if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        seen += 1
+        for path in entries:
+            if path.rsplit("/", 1)[1] == name:
+                yield path
+            else:
+                waiting.append(path)
+
+
+def _clear(top: str) -> int:
+    """Kill every process below `top` and remove it; the number of directories left."""
+    try:
+        write_text(top + "/cgroup.kill", "1")  # v2 only, Linux 5.14
+    except OSError:
+        pass
+    for attempt in range(100):
+        directories = [path for path, _, _ in os.walk(top, topdown=False)]
+        left = 0
+        for directory in directories:
+            try:
+                for pid in read_text(directory + "/cgroup.procs").split():
+                    if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace
+                        os.kill(int(pid), signal.SIGKILL)
+                os.rmdir(directory)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                left += 1
+        if not left:
+            return 0
+        time.sleep(0.001 if attempt < 50 else 0.02)
+    return left
+
+
+def _make(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise SandboxFailed(
+            "cgroups",
+            error.errno or 0,
+            f"mkdir {path}: {error.strerror}",
+            hint="Is the tree delegated to this service?",
+        ) from None
+
+
+def _set(directory: str, name: str, value: str, *, optional: bool = False) -> None:
+    try:
+        write_text(f"{directory}/{name}", value)
+    except OSError as error:
+        if optional:
+            return
+        hint = ""
+        if name == "cgroup.subtree_control" and error.errno == 16:
+            hint = "Other processes share our group: start the core as a service of its own (Delegate=yes)."
+        raise SandboxFailed(
+            "cgroups", error.errno or 0, f"write {value!r} to {directory}/{name}: {error.strerror}", hint=hint
+        ) from None
+
+
+def _number(path: str, unit: int) -> int:
+    try:
+        return int(read_text(path)) // unit
+    except (OSError, ValueError):
+        return -1
+
+
+def _field(path: str, name: str) -> int:
+    """The number after `name` in a flat keyed file, 0 when absent."""
+    try:
+        for line in read_text(path).splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return 0

@@ -1,0 +1,70 @@
+"""Which devices a worker may touch: allow rules, as v1 lines and as a BPF program for v2 (sandbox.md section 6).
+
+A rule allows reading or reading and writing one device; making nodes (mknod) is never allowed. The program
+tests the full access mask: opening a device for reading and writing that is allowed for reading only fails.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+BLOCK, CHARACTER = 1, 2  # BPF_DEVCG_DEV_*
+READ, WRITE = 2, 4  # BPF_DEVCG_ACC_*; mknod is 1
+
+# eBPF opcodes: load word, move, and, shift right, jumps, exit.
+LDXW, MOV_K, MOV_X, AND_K, RSH_K, JNE_K, EXIT = 0x61, 0xB7, 0xBF, 0x57, 0x77, 0x55, 0x95
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRule:
+    """Allow `access` ("r" or "rw") to one device."""
+
+    block: bool
+    major: int
+    minor: int
+    access: str
+
+    @property
+    def v1_line(self) -> str:
+        """As devices.allow wants it."""
+        return f"{'b' if self.block else 'c'} {self.major}:{self.minor} {self.access}"
+
+
+ALWAYS: Final = tuple(
+    DeviceRule(False, 1, minor, "rw")
+    for minor in (3, 5, 7, 8, 9)  # null, zero, full, random, urandom
+)
+
+
+def _instruction(code: int, target: int, source: int, offset: int, constant: int) -> bytes:
+    return struct.pack("<BBhi", code, source << 4 | target, offset, constant)
+
+
+def device_program(rules: Sequence[DeviceRule]) -> bytes:
+    """eBPF: r2 type, r3 access, r4 major, r5 minor; return 1 at the first rule that allows all of the access."""
+    load = _instruction
+    code = [
+        load(LDXW, 2, 1, 0, 0),
+        load(MOV_X, 3, 2, 0, 0),
+        load(AND_K, 2, 0, 0, 0xFFFF),
+        load(RSH_K, 3, 0, 0, 16),
+        load(LDXW, 4, 1, 4, 0),
+        load(LDXW, 5, 1, 8, 0),
+    ]
+    for rule in rules:
+        allowed = READ | WRITE if "w" in rule.access else READ
+        code += [
+            load(JNE_K, 2, 0, 7, BLOCK if rule.block else CHARACTER),
+            load(MOV_X, 6, 3, 0, 0),
+            load(AND_K, 6, 0, 0, ~allowed),
+            load(JNE_K, 6, 0, 4, 0),
+            load(JNE_K, 4, 0, 3, rule.major),
+            load(JNE_K, 5, 0, 2, rule.minor),
+            load(MOV_K, 0, 0, 0, 1),
+            load(EXIT, 0, 0, 0, 0),
+        ]
+    code += [load(MOV_K, 0, 0, 0, 0), load(EXIT, 0, 0, 0, 0)]
+    return b"".join(code)

@@ -1,0 +1,452 @@
+"""Forks workers from its own warm image and does everything to them that needs root; one request at a time.
+
+It is the zygote: what it has imported, every worker shares. So it reads no secret, opens nothing it does not
+need, runs no thread and no event loop of a library. Its life is the supervisor's loop, which hands it requests
+(`handle`), descriptors that became readable (`ready`) and the news of dead children (`reaped`).
+
+A worker's life:   spawn -> (plan runs; error pipe open) -> running -> dead -> groups removed
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import gc
+import importlib
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ggfast._ext import kernel
+from ggfast.errors import GgfastError, LimitReached, SandboxFailed
+from ggfast.sandbox import plan as plans
+from ggfast.sandbox.cgroups import Group, Tree
+from ggfast.sandbox.devices import ALWAYS, DeviceRule
+from ggfast.sandbox.host import Host, forbidden_node
+from ggfast.sandbox.paths import Found, inspect
+from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
+
+S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
+ADOPT_MARK: Final = b"\xff"
+RECORD: Final = struct.Struct("=II")
+
+Answer = tuple[dict[str, Any], list[int]]
+Send = Callable[[dict[str, Any], list[int]], None]
+
+
+@dataclass(slots=True)
+class Worker:
+    """One instance. `ipc`, `stdout`, `stderr` are our copies of the daemon's ends, never read, kept for adopt."""
+
+    instance: str
+    spec: WorkerSpec
+    pid: int
+    group: Group
+    steps: tuple[str, ...]
+    ipc: int
+    stdout: int
+    stderr: int
+    error_pipe: int
+    oom_event: int | None
+    request: int
+    records: bytes = b""
+    started: bool = False
+
+    @property
+    def last_record(self) -> tuple[int, int] | None:
+        """The executor's last word: (operation index or DONE, errno)."""
+        if len(self.records) < RECORD.size:
+            return None
+        index, number = RECORD.unpack(self.records[-RECORD.size :])
+        return index, number
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the daemon gets."""
+        return [self.ipc, self.stdout, self.stderr]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is preloaded for Python workers and where they find it at /runtime."""
+
+    python_path: tuple[str, ...] = ()
+    module: str = ""
+    runtime_dir: str = ""
+    preload: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Image:
+        """From the launch spec."""
+        return cls(
+            tuple(document.get("python_path", ())),
+            str(document.get("module", "")),
+            str(document.get("runtime_dir", "")),
+            tuple(document.get("preload", ())),
+        )
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Everything opened for one spawn, closed again when it fails."""
+
+    near: list[int] = field(default_factory=list)
+    far: list[int] = field(default_factory=list)
+
+
+class Spawner:
+    """Verbs of the channel, except `ready` and `stop`, which are the supervisor's.
+
+    `send` queues an answer or event with descriptors; `watch`/`unwatch` add descriptors to the supervisor's poll.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        image: Image,
+        tree: Tree,
+        host: Host,
+        *,
+        send: Send,
+        watch: Callable[[int], None],
+        unwatch: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.unremoved: list[Group] = []
+        self._policy = policy
+        self._image = image
+        self._tree = tree
+        self._host = host
+        self._send = send
+        self._watch = watch
+        self._unwatch = unwatch
+        self._clock = clock
+        self._tokens = policy.spawns_per_second
+        self._refilled = clock()
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._main = _preload(image)
+
+    # --- requests ---------------------------------------------------------------------------------------
+
+    def handle(self, message: Mapping[str, Any]) -> None:
+        """Answer one request; never raises for anything the request says."""
+        request = message.get("id")
+        if not isinstance(request, int) or isinstance(request, bool):
+            request = -1
+        try:
+            answer, fds = self._dispatch(request, message)
+        except GgfastError as error:
+            self._refuse(request, error)
+        except OSError as error:
+            self._refuse(request, SandboxFailed("spawner", error.errno or 0, str(error)))
+        else:
+            if answer:
+                self._send({"id": request, "ok": True, **answer}, fds)
+
+    def _refuse(self, request: int, error: GgfastError) -> None:
+        step = error.step if isinstance(error, SandboxFailed) else "limit"
+        number = error.errno if isinstance(error, SandboxFailed) else errno.EAGAIN
+        self._send({"id": request, "ok": False, "step": step, "errno": number, "error": str(error)[:2000]}, [])
+
+    def _dispatch(self, request: int, message: Mapping[str, Any]) -> Answer:
+        verb = message.get("verb")
+        allowed = {"spawn": {"instance", "spec"}, "kill": {"instance", "signal"}, "stat": {"instance"}}
+        allowed |= {"adopt": {"instance"}, "list": set()}
+        if not isinstance(verb, str) or verb not in allowed:
+            raise refuse(f"verb: found {str(verb)[:40]!r}, expected one of {sorted([*allowed, 'ready', 'stop'])}")
+        if unknown := sorted(set(message) - allowed[verb] - {"id", "verb"}):
+            raise refuse(f"{verb}: found unknown fields {unknown[:8]}")
+        if verb == "list":
+            return {"instances": [self._describe(worker) for worker in self.workers.values() if worker.started]}, []
+        instance = check_instance(message.get("instance"))
+        if verb == "spawn":
+            self._spawn(request, instance, message.get("spec"))
+            return {}, []
+        worker = self.workers.get(instance)
+        if worker is None or not worker.started:
+            raise SandboxFailed("instance", errno.ESRCH, f"instance {instance}: found none running")
+        if verb == "kill":
+            return self._kill(worker, message.get("signal", int(signal.SIGKILL)))
+        if verb == "stat":
+            return self._stat(worker)
+        return self._adopt(worker)
+
+    @staticmethod
+    def _describe(worker: Worker) -> dict[str, Any]:
+        return {"instance": worker.instance, "pid": worker.pid, "spec_hash": worker.spec.hash}
+
+    def _kill(self, worker: Worker, number: object) -> Answer:
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 64:
+            raise refuse(f"signal: found {str(number)[:20]!r}, expected 1 to 64")
+        os.kill(worker.pid, number)  # not reaped yet, so the pid is still its own
+        return {"instance": worker.instance}, []
+
+    def _stat(self, worker: Worker) -> Answer:
+        now = worker.group.statistics()
+        return {"instance": worker.instance, **{name: getattr(now, name) for name in now.__slots__}}, []
+
+    def _adopt(self, worker: Worker) -> Answer:
+        """A new socket for a new daemon: the worker gets its end through the old one, which then ends."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with socket.socket(fileno=os.dup(worker.ipc)) as old:
+            try:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [far.fileno()]))]
+                old.sendmsg([ADOPT_MARK], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                old.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                near.close()
+                raise SandboxFailed(
+                    "adopt",
+                    error.errno or 0,
+                    f"instance {worker.instance}: its old socket cannot carry the new one: {error.strerror}",
+                    hint="The worker does not read: kill it.",
+                ) from None
+            finally:
+                far.close()
+        os.close(worker.ipc)
+        worker.ipc = near.detach()
+        return {"pid": worker.pid, "instance": worker.instance}, worker.descriptors
+
+    # --- spawn ------------------------------------------------------------------------------------------
+
+    def _spawn(self, request: int, instance: str, document: object) -> None:
+        if instance in self.workers:
+            raise SandboxFailed("instance", errno.EEXIST, f"instance {instance}: exists already, expected a new name")
+        self._check_rate()
+        spec = self._policy.validate(document)
+        if not spec.argv and self._main is None:
+            raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
+        mounts, devices = self._inspect(spec)
+        group = self._tree.create(instance)
+        opened = _Opened()
+        try:
+            group.limit(spec.memory_kb, spec.pids_max, [*ALWAYS, *map(_rule, spec.devices, devices)])
+            worker = self._fork(request, instance, spec, group, opened, mounts, devices)
+        except BaseException:
+            for fd in opened.near + opened.far:
+                os.close(fd)
+            if not group.remove():
+                self.unremoved.append(group)
+            raise
+        for fd in opened.far:
+            os.close(fd)
+        self.workers[instance] = worker
+        self._watch(worker.error_pipe)
+        if worker.oom_event is not None:
+            self._watch(worker.oom_event)
+
+    def _check_rate(self) -> None:
+        policy, now = self._policy, self._clock()
+        self._tokens = min(
+            max(1.0, policy.spawns_per_second), self._tokens + (now - self._refilled) * policy.spawns_per_second
+        )
+        self._refilled = now
+        if len(self.workers) >= policy.instances_max:
+            raise LimitReached("instances", len(self.workers) + 1, policy.instances_max)
+        if self._tokens < 1:
+            raise LimitReached(
+                "spawns in this second", int(policy.spawns_per_second) + 1, int(policy.spawns_per_second)
+            )
+        self._tokens -= 1
+
+    def _inspect(self, spec: WorkerSpec) -> tuple[list[Found], list[Found]]:
+        """Look at every path of the request; the executor compares again."""
+        code = inspect(spec.code_dir)
+        if code.kind != S_IFDIR:
+            raise refuse(f"spec.code_dir: found a file at {spec.code_dir}, expected a directory")
+        mounts = [inspect(mount.source) for mount in spec.mounts]
+        for mount, found in zip(spec.mounts, mounts, strict=True):
+            if found.kind not in (S_IFDIR, S_IFREG):
+                raise refuse(f"spec.mounts: found neither a directory nor a file at {mount.source}")
+        devices = [inspect(device.path) for device in spec.devices]
+        for device, found in zip(spec.devices, devices, strict=True):
+            if found.kind not in (S_IFCHR, S_IFBLK):
+                raise refuse(f"spec.devices: found no device node at {device.path}")
+            if reason := forbidden_node(found.kind, found.node, self._host):
+                raise refuse(f"spec.devices: {device.path} is {reason}, which functions never get")
+        return mounts, devices
+
+    def _fork(
+        self,
+        request: int,
+        instance: str,
+        spec: WorkerSpec,
+        group: Group,
+        opened: _Opened,
+        mounts: list[Found],
+        devices: list[Found],
+    ) -> Worker:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened.near.append(near.detach())
+        opened.far.append(far.detach())
+        for _ in range(3):  # stdout, stderr, error pipe
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            opened.near.append(read_end)
+            opened.far.append(write_end)
+        os.set_blocking(opened.near[3], False)
+        around = plans.Surroundings(
+            join_first=group.join_first,
+            join_last=group.join_last,
+            ipc=opened.far[0],
+            stdout=opened.far[1],
+            stderr=opened.far[2],
+            hidden=self._policy.hidden_for(spec.uid),
+            runtime_dir=self._image.runtime_dir,
+            mounts=mounts,
+            devices=devices,
+            title=f"ggfast-worker {instance}",
+        )
+        made = plans.build(spec, around, self._host)
+        event = group.oom_event()
+        if event is not None:
+            opened.near.append(event)
+        pid = kernel.spawn(made.data, opened.far[3], self._pid_namespace)
+        if pid == 0:
+            self._become_worker()
+        ipc, stdout, stderr, errors = opened.near[:4]
+        return Worker(instance, spec, pid, group, made.steps, ipc, stdout, stderr, errors, event, request)
+
+    def _become_worker(self) -> None:
+        """In the child, inside its container: hand over to the preloaded module and never return.
+
+        Every object of the spawner stays referenced by the frames above, so none is destroyed here and no
+        descriptor number that now belongs to the worker is closed by a destructor.
+        """
+        status = 1
+        try:
+            assert self._main is not None
+            self._main()
+            status = 0
+        except SystemExit as ending:
+            status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status & 0xFF)
+
+    # --- events -----------------------------------------------------------------------------------------
+
+    def ready(self, fd: int) -> None:
+        """A watched descriptor is readable: the end of a set-up, or a group out of memory."""
+        for worker in list(self.workers.values()):
+            if fd == worker.error_pipe:
+                self._setup_news(worker)
+            elif fd == worker.oom_event:
+                _drain(fd)
+                # A child of the function died: v1 has no group kill, and half a function is worse than none.
+                if worker.group.oom_kills() > 0:
+                    os.kill(worker.pid, signal.SIGKILL)
+
+    def _setup_news(self, worker: Worker) -> None:
+        try:
+            while part := os.read(worker.error_pipe, 64):
+                worker.records += part
+        except BlockingIOError:
+            return
+        self._unwatch(worker.error_pipe)
+        os.close(worker.error_pipe)
+        worker.error_pipe = -1
+        if worker.last_record and worker.last_record[0] == kernel.DONE:
+            worker.started = True
+            self._send(
+                {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.pid}, worker.descriptors
+            )
+
+    def _failed_setup(self, worker: Worker) -> SandboxFailed:
+        """Why a worker died before its plan was done."""
+        if worker.last_record is None:
+            text = f"killed while its container was set up (memory limit {worker.spec.memory_kb} KB)"
+            return SandboxFailed("set-up", errno.ENOMEM, text)
+        index, number = worker.last_record
+        step = worker.steps[index] if index < len(worker.steps) else str(index)
+        return SandboxFailed(step, number, f"{step}: {os.strerror(number)}")
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """A child ended; False when it is none of ours."""
+        worker = next((worker for worker in self.workers.values() if worker.pid == pid), None)
+        if worker is None:
+            return False
+        if worker.error_pipe >= 0:
+            self._setup_news(worker)
+        del self.workers[worker.instance]
+        statistics = worker.group.statistics()
+        if not worker.started:
+            self._refuse(worker.request, self._failed_setup(worker))  # only now: the name is free again
+        else:
+            code = os.waitstatus_to_exitcode(status)
+            self._send(
+                {
+                    "event": "exited",
+                    "instance": worker.instance,
+                    "pid": pid,
+                    "exit_status": code if code >= 0 else None,
+                    "signal": -code if code < 0 else None,
+                    "oom": statistics.oom_kills > 0,
+                    "memory_peak_kb": statistics.memory_peak_kb,
+                    "memory_limit_kb": statistics.memory_limit_kb,
+                    "cpu_ms": statistics.cpu_ms,
+                    "error": None,
+                },
+                [],
+            )
+        self._forget(worker)
+        return True
+
+    def _forget(self, worker: Worker) -> None:
+        if worker.oom_event is not None:
+            self._unwatch(worker.oom_event)
+            os.close(worker.oom_event)
+        for fd in worker.descriptors:
+            os.close(fd)
+        if not worker.group.remove():
+            self.unremoved.append(worker.group)
+
+    def remove_groups(self) -> bool:
+        """Try again to remove groups that were still busy; True when none is left."""
+        self.unremoved = [group for group in self.unremoved if not group.remove()]
+        return not self.unremoved
+
+    def kill_all(self) -> None:
+        """SIGKILL to every worker; they are reaped by the loop."""
+        for worker in self.workers.values():
+            os.kill(worker.pid, signal.SIGKILL)
+
+
+def _drain(fd: int) -> None:
+    try:
+        os.read(fd, 8)
+    except BlockingIOError:
+        pass
+
+
+def _rule(device: Any, found: Found) -> DeviceRule:
+    return DeviceRule(found.kind == S_IFBLK, os.major(found.node), os.minor(found.node), device.access)
+
+
+def _preload(image: Image) -> Callable[[], object] | None:
+    """Import the worker's module and freeze everything: without it the first collection in a worker copies
+    the whole heap (sandbox.md section 8)."""
+    main: Callable[[], object] | None = None
+    for path in reversed(image.python_path):
+        sys.path.insert(0, path)
+    for name in image.preload:
+        importlib.import_module(name)
+    if image.module:
+        module = importlib.import_module(image.module)
+        main = module.main
+    gc.collect()
+    gc.freeze()
+    return main

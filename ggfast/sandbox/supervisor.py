@@ -1,0 +1,409 @@
+"""The root process of a core: is the spawner, keeps the listeners, starts the daemon and starts it again.
+
+Run by ggfast.sandbox.launch as a script in isolated mode (no environment, no site packages), inside its own
+mount namespace where the host's tree is read-only. One thread, one poll(2). It reads two things from others:
+requests of the daemon (schema-checked by the spawner) and bytes of the daemon's stderr (copied, not looked at).
+
+    launch ──memfd──► Supervisor ──SEQPACKET──► daemon
+                          └──fork + plan──► workers
+
+Nothing survives it: daemon and workers have a parent-death signal, and the next start sweeps the cgroups.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # isolated mode leaves only the standard library on the path; it stays first
+    sys.path.append(__file__.rsplit("/", 3)[0])
+
+import array
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ggfast import limits
+from ggfast._ext import kernel
+from ggfast.errors import GgfastError, SandboxFailed
+from ggfast.sandbox import host, plan
+from ggfast.sandbox.cgroups import Tree, read_text, this_layout
+from ggfast.sandbox.crashlog import CrashLog
+from ggfast.sandbox.daemon import Daemon, DaemonSpec
+from ggfast.sandbox.policy import Policy, refuse
+from ggfast.sandbox.spawner import Image, Spawner
+
+RESERVED: Final = 10  # descriptors below belong to workers: nothing of ours may have such a number
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNAL_RECORD: Final = 128  # bytes of one signalfd_siginfo
+
+
+class Supervisor:
+    """Builds everything from the launch spec and runs until told to stop; `run` returns the exit status."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        listeners = {str(name): int(fd) for name, fd in spec["listeners"].items()}
+        self._ready_fd: int | None = spec["ready_fd"]
+        self._pid_directory, self._pid_name = int(spec["pid_dir_fd"]), str(spec["pid_name"])
+        self._log = CrashLog(int(spec["crash_dir_fd"]), str(spec["crash_name"]))
+        self._poll = select.poll()
+        self._signals = kernel.signal_descriptor(sum(1 << number for number in SIGNALS))
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self._stop_at: float | None = None
+        self._status = 0
+        for warning in spec.get("warnings", ()):
+            self._log.line(str(warning))
+        tree = Tree(this_layout(), str(spec["name"]))
+        if left := tree.sweep():
+            self._log.line(f"cgroups: {left} directories of an earlier run cannot be removed")
+        tree.prepare()
+        self._tree = tree
+        self._daemon = Daemon(
+            DaemonSpec.from_json(spec["daemon"]), listeners, int(spec["host_mounts_fd"]), time.monotonic
+        )
+        overlay = try_overlay()
+        if overlay is not None:
+            self._log.line(f"roots: overlay not available ({overlay}); read-only binds are used instead")
+        self._spawner = Spawner(
+            Policy.from_json(spec["policy"]),
+            Image.from_json(spec["worker"]),
+            tree,
+            host.examine(overlay=overlay is None),
+            send=self._send,
+            watch=self._watch,
+            unwatch=self._unwatch,
+        )
+        self._watch(self._signals)
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until stopped; the process's exit status."""
+        self._start_daemon()
+        while True:
+            for fd, events in self._poll.poll(self._timeout_ms()):
+                self._dispatch(fd, events)
+            self._on_time()
+            if self._stop_at is not None and not self._daemon.pid:
+                return self._finish()
+
+    def _dispatch(self, fd: int, events: int) -> None:
+        channel = self._daemon.channel
+        if fd == self._signals:
+            self._on_signals()
+        elif channel is not None and fd == channel.fileno():
+            if events & select.POLLOUT:
+                self._flush()
+            if events & ~select.POLLOUT:
+                self._on_channel(channel)
+        elif fd == self._daemon.output:
+            self._copy_output()
+        else:
+            self._spawner.ready(fd)
+
+    def _timeout_ms(self) -> int | None:
+        moments = [moment for moment in (self._daemon.restart_at, self._stop_at) if moment is not None]
+        if self._spawner.unremoved:
+            moments.append(time.monotonic() + 0.02)
+        return max(0, int((min(moments) - time.monotonic()) * 1000) + 1) if moments else None
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if self._spawner.unremoved:
+            self._spawner.remove_groups()
+        if self._daemon.restart_at is not None and now >= self._daemon.restart_at and self._stop_at is None:
+            self._start_daemon()
+        if self._stop_at is not None and now >= self._stop_at:
+            self._daemon.kill()
+
+    def _watch(self, fd: int) -> None:
+        self._poll.register(fd, select.POLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._poll.unregister(fd)
+
+    # --- signals and children ---------------------------------------------------------------------------
+
+    def _on_signals(self) -> None:
+        data = os.read(self._signals, SIGNAL_RECORD * 16)
+        numbers = {struct.unpack_from("=I", data, at)[0] for at in range(0, len(data), SIGNAL_RECORD)}
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop()
+        if signal.SIGCHLD in numbers:
+            self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._daemon.pid:
+                self._daemon_died(status)
+            else:
+                self._spawner.reaped(pid, status)
+
+    def _stop(self) -> None:
+        if self._stop_at is None:
+            self._stop_at = time.monotonic() + limits.DAEMON_STOP_S
+            self._daemon.restart_at = None
+            self._send({"event": "stop"}, [])
+
+    def _finish(self) -> int:
+        """The daemon is gone: end the workers, clean up."""
+        self._spawner.kill_all()
+        deadline = time.monotonic() + limits.DAEMON_STOP_S
+        while (self._spawner.workers or not self._spawner.remove_groups()) and time.monotonic() < deadline:
+            self._poll.poll(5)
+            self._reap()
+        self._tree.close()
+        try:
+            os.unlink(self._pid_name, dir_fd=self._pid_directory)
+        except OSError:
+            pass
+        return self._status
+
+    # --- the daemon -------------------------------------------------------------------------------------
+
+    def _start_daemon(self) -> None:
+        waiting = [packet for packet in self._outgoing if not packet[1]]  # events of the time between two daemons
+        self._outgoing.clear()
+        self._daemon.start()
+        assert self._daemon.channel is not None
+        self._watch(self._daemon.channel.fileno())
+        self._watch(self._daemon.output)
+        self._outgoing.extend(waiting)
+        self._flush()
+
+    def _daemon_died(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        self._copy_output()
+        if self._daemon.channel is not None:
+            self._unwatch(self._daemon.channel.fileno())
+            self._daemon.channel.close()
+            self._daemon.channel = None
+        if self._daemon.output >= 0:
+            self._close_output()
+        self._drop_outgoing()
+        self._daemon.died()
+        if self._stop_at is not None:
+            return
+        self._log.line(f"daemon ended with status {code}")
+        if self._daemon.hopeless:
+            error = f"daemon ended {self._daemon.starts} times before it was ready, last with status {code}"
+            self._report({"ok": False, "error": error})
+            self._status = 1
+            self._stop_at = time.monotonic()
+
+    def _copy_output(self) -> None:
+        try:
+            for _ in range(16):  # then the poll again: a flood must not keep the loop
+                data = os.read(self._daemon.output, 65536)
+                if not data:
+                    self._close_output()
+                    return
+                self._log.write(data)
+        except (BlockingIOError, OSError):
+            pass
+
+    def _close_output(self) -> None:
+        self._unwatch(self._daemon.output)
+        os.close(self._daemon.output)
+        self._daemon.output = -1
+
+    # --- the channel ------------------------------------------------------------------------------------
+
+    def _on_channel(self, channel: socket.socket) -> None:
+        for _ in range(64):  # bounded: workers' events come in between
+            try:
+                # No ancillary space: descriptors that the daemon sends are dropped by the kernel.
+                data, _, flags, _ = channel.recvmsg(limits.CHANNEL_PACKET_BYTES_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, flags = b"", 0
+            if not data:
+                # Half-dead daemons help nobody; its death is then reaped as any other.
+                self._daemon.kill()
+                return
+            self._on_packet(data, bool(flags & socket.MSG_TRUNC))
+
+    def _on_packet(self, data: bytes, truncated: bool) -> None:
+        try:
+            message = None if truncated else json.loads(data)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            text = f"request: found {len(data)} bytes that are no JSON object, expected one within the limit"
+            error = refuse(text)
+            self._send({"id": -1, "ok": False, "step": error.step, "errno": error.errno, "error": str(error)}, [])
+        elif message.get("verb") == "ready":
+            self._on_ready()
+            self._send({"id": message.get("id"), "ok": True}, [])
+        elif message.get("verb") == "stop":
+            self._send({"id": message.get("id"), "ok": True}, [])
+            self._stop()
+        else:
+            self._spawner.handle(message)
+
+    def _on_ready(self) -> None:
+        if self._daemon.ready():
+            self._write_pid()
+            self._report({"ok": True, "pid": os.getpid()})
+
+    def _send(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Queue one packet; descriptors are copied until it is gone."""
+        packet = json.dumps(message, separators=(",", ":")).encode()
+        if len(packet) > limits.CHANNEL_PACKET_BYTES_MAX:
+            text = f"answer of {len(packet)} bytes is larger than {limits.CHANNEL_PACKET_BYTES_MAX}"
+            message = {"id": message.get("id"), "ok": False, "step": "channel", "errno": 90, "error": text}
+            packet, fds = json.dumps(message).encode(), []
+        if len(self._outgoing) >= limits.CHANNEL_BACKLOG_MAX:
+            self._log.line("the daemon does not read its channel: killed")
+            self._drop_outgoing()
+            self._daemon.kill()
+        self._outgoing.append((packet, [os.dup(fd) for fd in fds]))
+        self._flush()
+
+    def _flush(self) -> None:
+        channel = self._daemon.channel
+        if channel is None:
+            return
+        while self._outgoing:
+            packet, fds = self._outgoing[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                channel.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+                return
+            except OSError:
+                return  # its death is on the way
+            self._outgoing.popleft()
+            _close_all(fds)
+        self._poll.modify(channel.fileno(), select.POLLIN)
+
+    def _drop_outgoing(self) -> None:
+        """Answers die with the daemon that asked; events without descriptors are kept for the next one."""
+        kept = []
+        for packet, fds in self._outgoing:
+            _close_all(fds)
+            if packet.startswith(b'{"event":"exited"'):
+                kept.append((packet, fds[:0]))
+        self._outgoing = deque(kept)
+
+    # --- start-up news ----------------------------------------------------------------------------------
+
+    def _report(self, message: dict[str, Any]) -> None:
+        if self._ready_fd is not None:
+            report(self._ready_fd, message)
+            os.close(self._ready_fd)
+            self._ready_fd = None
+
+    def _write_pid(self) -> None:
+        """Whole or not at all: a reader never sees half a number."""
+        temporary = f".{self._pid_name}.{os.getpid()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(temporary, flags, 0o644, dir_fd=self._pid_directory)
+            os.write(fd, f"{os.getpid()}\n".encode())
+            os.close(fd)
+            os.rename(temporary, self._pid_name, src_dir_fd=self._pid_directory, dst_dir_fd=self._pid_directory)
+        except OSError as error:
+            self._log.line(f"pid file {self._pid_name}: {error.strerror}")
+
+
+def report(fd: int, message: dict[str, Any]) -> None:
+    """One JSON line to whoever started us; nobody listening is no error."""
+    try:
+        os.write(fd, json.dumps(message).encode() + b"\n")
+    except OSError:
+        pass
+
+
+def try_overlay() -> str | None:
+    """Mount an overlay in a throw-away child; None when it works, else the failing step and reason."""
+    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    trial = plan.overlay_trial()
+    try:
+        pid = kernel.spawn(trial.data, writer, namespace)
+        if pid == 0:
+            os._exit(0)
+        os.close(writer)
+        os.waitpid(pid, 0)
+        record = os.read(reader, 8)
+    finally:
+        os.close(reader)
+        os.close(namespace)
+    if len(record) < 8:
+        return "the trial was killed"
+    index, number = struct.unpack("=II", record)
+    return None if index == kernel.DONE else f"{trial.steps[index]}: {os.strerror(number)}"
+
+
+def reserve_low_descriptors() -> None:
+    """Occupy every free number below RESERVED, so that nothing of ours ever collides with a worker's 0 to 4."""
+    while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < RESERVED:
+        pass
+    os.close(fd)
+
+
+def show_title(title: str) -> None:
+    """Show `title` as this process's command line."""
+    fields = read_text("/proc/self/stat").rsplit(")", 1)[1].split()
+    kernel.claim_title(int(fields[45]), int(fields[46]))  # arg_start, arg_end: fields 48 and 49 of the line
+    kernel.set_title(title.encode())
+    with open("/proc/self/comm", "w", encoding="utf-8") as file:
+        file.write("ggfast-core")
+
+
+def own_descriptors(spec: dict[str, Any]) -> None:
+    """Replace every inherited descriptor of the launch spec by a private copy above the reserved numbers."""
+    for name in ("ready_fd", "pid_dir_fd", "crash_dir_fd", "host_mounts_fd", "lock_fd"):
+        if spec.get(name) is not None:
+            spec[name] = _own(int(spec[name]))
+    spec["listeners"] = {str(name): _own(int(fd)) for name, fd in spec["listeners"].items()}
+
+
+def _own(fd: int) -> int:
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, RESERVED)
+    os.close(fd)
+    return copy
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def main(argv: list[str]) -> int:
+    """`supervisor.py <memfd of the launch spec>`; the exit status."""
+    fd = int(argv[1])
+    spec = json.loads(read_text(f"/proc/self/fd/{fd}"))
+    os.close(fd)
+    own_descriptors(spec)
+    reserve_low_descriptors()
+    try:
+        show_title(str(spec["title"]))
+        supervisor = Supervisor(spec)
+    except (GgfastError, OSError, ValueError, KeyError, ImportError, SyntaxError) as error:
+        step = error.step if isinstance(error, SandboxFailed) else "start"
+        if spec["ready_fd"] is not None:
+            report(spec["ready_fd"], {"ok": False, "step": step, "error": str(error)})
+        print(f"supervisor: {step}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

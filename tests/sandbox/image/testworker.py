@@ -1,0 +1,25 @@
+"""The module preloaded in the harness: runs /lambda/fn.py and answers with its `attempt()` as JSON on fd 3."""
+
+import json
+import os
+import socket
+import struct
+import traceback
+
+
+def main():
+    with open("/lambda/fn.py", encoding="utf-8") as file:
+        source = file.read()
+    names = {"__name__": "fn", "channel": 3}
+    try:
+        exec(compile(source, "/lambda/fn.py", "exec"), names)
+        if "serve" in names:
+            names["serve"]()
+            return
+        answer = {"ok": True, "value": names["attempt"]()}
+    except BaseException:
+        answer = {"ok": False, "error": traceback.format_exc()}
+    data = json.dumps(answer).encode()
+    with socket.socket(fileno=os.dup(3)) as sock:
+        sock.sendall(struct.pack("<I", len(data)) + data)
+        sock.recv(1)  # stay until the test has looked

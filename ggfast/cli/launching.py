@@ -6,7 +6,6 @@ The policy is what root allows the daemon to ask the spawner for; it comes from 
 from __future__ import annotations
 
 import errno
-import grp
 import hashlib
 import ipaddress
 import os
@@ -19,25 +18,21 @@ from ggfast import limits
 from ggfast.cli.checks import Accounts
 from ggfast.config import Config
 from ggfast.errors import OperatingError
-from ggfast.sandbox.launch import DaemonSpec, LaunchSpec
+from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec
 
 WORKER_MODULE = "ggworker"
-# Groups that own system files or grant root: no resource may lend them to a function (sandbox.md 5).
-DENIED_GROUPS = (
-    *("root", "adm", "disk", "docker", "kmem", "lxd", "shadow", "sudo", "systemd-journal", "utmp", "wheel"),
-)
 ORDINARY_ID_MIN = 1_000  # first id of people's accounts on Debian; below it live services with data of their own
 ID_MAX = 0xFFFF_FFFE
 
 
-def launch_spec(config: Config, accounts: Accounts, ready_fd: int | None) -> LaunchSpec:
+def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
     """Open the listeners and describe the whole launch. Raises OperatingError for a port in use."""
     layout = config.layout
     workers = Path(ggfast.__file__).parent / "core" / "workers" / "python"
     return LaunchSpec(
         name=root_name(layout.root),
         title=str(layout.daemon),
-        daemon=DaemonSpec(
+        daemon=DaemonLaunch(
             argv=(
                 *(sys.executable, "-I", "-m", "ggfast.cli.daemon", "--root", str(layout.root)),
                 *("--function-uid", str(accounts.function_uid), "--function-gid", str(accounts.function_gid)),
@@ -51,9 +46,8 @@ def launch_spec(config: Config, accounts: Accounts, ready_fd: int | None) -> Lau
             "mqtt": listen_tcp(config.ggfast.mqtt_host, config.core_thing.gg_mqtt_port).detach(),
             "control": listen_unix(layout.control_socket).detach(),
         },
-        ready_fd=ready_fd,
         pid_file=str(layout.pid_file),
-        state_dir=str(layout.state),
+        state_dir=str(layout.control_socket.parent),  # root's own, unlike var/state
         crash_log=str(layout.crash_log),
         worker={
             "python_path": [str(workers)],
@@ -72,7 +66,6 @@ def policy(config: Config, accounts: Accounts) -> dict[str, object]:
     return {
         "uids": [[accounts.function_uid, accounts.function_uid], *ordinary],
         "gids": _without(1, ID_MAX, accounts.daemon_gid),
-        "denied_gids": [gid for gid in map(_gid, DENIED_GROUPS) if gid],
         "allow_root": config.runtime.allow_functions_to_run_as_root,
         "code_prefixes": [str(layout.functions)],
         "hidden": [str(layout.root), str(layout.written), *config.ggfast.hidden_paths],
@@ -126,10 +119,3 @@ def _without(first: int, last: int, hole: int) -> list[list[int]]:
     if not first <= hole <= last:
         return [[first, last]]
     return [pair for pair in ([first, hole - 1], [hole + 1, last]) if pair[0] <= pair[1]]
-
-
-def _gid(name: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return 0

@@ -7,14 +7,15 @@ import signal
 import sys
 
 from ggfast import limits
-from ggfast.cli import checks, process, start
+from ggfast.cli import checks, process
+from ggfast.cli import start as start_command
 from ggfast.config import load_config
 from ggfast.errors import OperatingError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of stop and restart: those of start, which restart needs."""
-    start.add_arguments(parser)
+    start_command.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     checks.require_root(f"ggfast-core {arguments.command}")
     stopped = stop(arguments)
     if arguments.command == "restart":
-        return start.run(arguments)
+        return start_command.run(arguments)
     if not stopped:
         print("ggfast-core: Greengrass daemon is not running.", file=sys.stderr)
         return 1

@@ -276,6 +276,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that only waits to be reaped does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
     """Wait until `condition` returns something true and return it; fail naming what was waited for."""
     deadline = time.monotonic() + timeout_s

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Core, Device, GroupFolder, a_core, eventually, function_arn, thing_arn
+from tests.e2e.harness import Core, Device, GroupFolder, a_core, alive, eventually, function_arn, thing_arn
 
 COUNTER = """
 import greengrasssdk
@@ -92,7 +92,7 @@ def test_P4_a_killed_supervisor_leaves_nothing_after_the_next_start(core: Core) 
     assert any("ggfast" in line for line in cgroups)
     os.kill(first, signal.SIGKILL)
     for pid in (first, daemon, *workers):
-        eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} is gone")
+        eventually(lambda pid=pid: not alive(pid), f"process {pid} is gone")
     core.start()
     assert core.pid != first
     with Device(core, "probe") as probe:

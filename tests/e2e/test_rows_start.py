@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Core, Device, a_core, children, eventually, run_command, thing_arn
+from tests.e2e.harness import Core, Device, a_core, alive, children, eventually, run_command, thing_arn
 
 HELLO = """
 import greengrasssdk
@@ -69,7 +69,7 @@ def test_row_2_start_stop_restart_version(core: Core) -> None:
     restarted = core.command("-i", "restart")
     assert restarted.returncode == 0
     assert core.pid != pid
-    assert not Path(f"/proc/{pid}").exists()
+    assert not alive(pid)
 
     processes = tree(core.pid)
     assert len(processes) >= 2
@@ -77,7 +77,7 @@ def test_row_2_start_stop_restart_version(core: Core) -> None:
     assert "Stopped greengrass daemon, exiting with success" in stopped.stdout
     assert not core.pid_file.exists()
     for process in processes:
-        assert not Path(f"/proc/{process}").exists(), Path(f"/proc/{process}/cmdline").read_bytes()
+        assert not alive(process)
 
     version = run_command("--version").stdout.strip()
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", version)
@@ -156,7 +156,7 @@ def test_row_10_the_deployed_group_is_back_after_a_power_cycle(core: Core) -> No
     first = core.pid
     for process in tree(first):
         os.kill(process, signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{first}").exists(), "the core is dead")
+    eventually(lambda: not alive(first), "the core is dead")
     core.start()
     with Device(core, "listener") as listener:
         listener.subscribe("hello/world")

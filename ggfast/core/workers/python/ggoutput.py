@@ -12,7 +12,7 @@ RECORD = "\x1e"
 LINE_END = "\x1d"
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "FATAL": 50}
 
-_FORMAT = "%(filename)s:%(lineno)d,%(message)s"
+_FORMATTER = logging.Formatter("%(filename)s:%(lineno)d,%(message)s")  # made in the image: every worker shares it
 
 
 class RecordHandler(logging.Handler):
@@ -21,7 +21,7 @@ class RecordHandler(logging.Handler):
     def __init__(self, stream):
         logging.Handler.__init__(self)
         self._stream = stream
-        self.setFormatter(logging.Formatter(_FORMAT))
+        self.formatter = _FORMATTER
 
     def emit(self, record):
         try:

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 import types
+from importlib.machinery import PathFinder
 
 import ggchannel
 import ggoutput
@@ -183,44 +184,20 @@ def _forget_the_image():
 
 def _enter(config, channel):
     """Become the function: environment, search path, working directory, output; returns the output stream."""
-    os.environ.clear()
+    if os.environ:
+        os.environ.clear()
     os.environ.update(config["environment"])
-    time.tzset()
+    if "TZ" in os.environ:
+        time.tzset()
     env_vars.load(os.environ)
     output = ggoutput.install(config["log_level"])
     ipc_client.use_channel(channel)
     code = config["code_dir"]
     python_path = [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry]
-    sys.path[:] = _unique([code] + python_path + sys.path + config["sys_path"] + _site_packages())
+    sys.path[:] = _unique([code] + python_path + sys.path + config["sys_path"] + _SITE_PACKAGES)
     sys.argv = [config["handler"]]
     os.chdir(code)
     return output
-
-
-def _site_packages():
-    """The interpreter's normal places for installed packages, and the directories their .pth files name."""
-    found = []
-    for directory in site.getsitepackages():
-        try:
-            names = sorted(os.listdir(directory))
-        except OSError:
-            continue
-        found.append(directory)
-        for name in names:
-            if name.endswith(".pth"):
-                found.extend(_named_directories(directory, name))
-    return found
-
-
-def _named_directories(directory, name):
-    try:
-        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as lines:
-            entries = [line.strip() for line in lines]
-    except OSError:
-        return []
-    # A line that begins with `import` is a program: running it would cost every worker.
-    paths = [os.path.join(directory, e) for e in entries if e and not e.startswith(("#", "import ", "import\t"))]
-    return [path for path in paths if os.path.isdir(path)]
 
 
 def _unique(entries):
@@ -248,3 +225,34 @@ def _message(error):
         return str(error)[:ERROR_TEXT_MAX]
     except Exception:
         return "an exception of type %s that can not be shown" % type(error).__name__
+
+
+def _site_packages():
+    """The interpreter's normal places for installed packages, and the directories their .pth files name."""
+    found = []
+    for directory in site.getsitepackages():
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        found.append(directory)
+        for name in names:
+            if name.endswith(".pth"):
+                found.extend(_named_directories(directory, name))
+    for directory in found:
+        PathFinder.find_spec("ggworker_is_not_there", [directory])  # fills the finder's cache of names
+    return found
+
+
+def _named_directories(directory, name):
+    try:
+        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as lines:
+            entries = [line.strip() for line in lines]
+    except OSError:
+        return []
+    # A line that begins with `import` is a program: running it would cost every worker.
+    paths = [os.path.join(directory, e) for e in entries if e and not e.startswith(("#", "import ", "import\t"))]
+    return [path for path in paths if os.path.isdir(path)]
+
+
+_SITE_PACKAGES = _site_packages()  # in the image: a worker does not look for them again

@@ -61,6 +61,7 @@ def unpack(source: Path, target: Path, *, python: bool = True, owner: tuple[int,
         with _Source(source) as items:
             _judge(source, items)
             _need_room(target.parent, sum(item.size_bytes for item in items))
+            _make_directory(target, owner)
             try:
                 digest = _write(items, target, owner)
                 notes = _compile(target, owner) if python else []
@@ -263,8 +264,7 @@ def _refused(source: Path, problems: list[Problem]) -> ConfigError:
 
 
 def _write(items: list[_Item], target: Path, owner: tuple[int, int] | None) -> str:
-    """Write all items below the new directory `target`; the digest of the package."""
-    _make_directory(target, owner)
+    """Write all items below the empty directory `target`; the digest of the package."""
     made = {""}
     lines = []
     for item in items:

@@ -15,7 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import os
+import random
+import re
 import socket
 import subprocess
 import sys
@@ -31,6 +35,7 @@ from vectorfile import TABLE, Case, Pattern, Step, load_cases, load_statements, 
 TARGET_VARIABLE: Final = "GGFAST_VECTOR_BROKER"
 
 ANSWER_S: Final = 10.0  # only a failing case waits this long; a busy machine must not look like a fault
+CUT_S: Final = 0.002  # between pieces of one send, so that each travels alone
 QUIET_S: Final = 0.15  # `expect-nothing: wait`, for connections that cannot be asked with a PINGREQ
 START_S: Final = 20.0
 CASE_S: Final = 40.0
@@ -73,13 +78,14 @@ class Wire(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Hand to the kernel; a connection the broker has closed already swallows it."""
         assert self._transport is not None
-        self.last_sent = time.monotonic()
-        self._transport.write(data)
+        if self.closed_at is None:
+            self.last_sent = time.monotonic()
+            self._transport.write(data)
 
     def drop(self, how: str) -> None:
         """End without DISCONNECT: `fin` closes in order, `reset` cuts."""
         assert self._transport is not None
-        if how == "reset":
+        if how == "reset" and self.closed_at is None:
             linger = b"\1\0\0\0\0\0\0\0"  # on, 0 s: the kernel sends RST
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
@@ -124,13 +130,17 @@ class Wire(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Player:
-    """Plays one case; `names` are the packet identifiers the broker has chosen so far."""
+    """Plays one case; `names` are the packet identifiers the broker has chosen so far.
+
+    With `cut` every send is cut into a few pieces at places it chooses.
+    """
 
     host: str
     port: int
     case: Case
     wires: dict[str, Wire] = field(default_factory=dict)
     names: dict[str, bytes] = field(default_factory=dict)
+    cut: random.Random | None = None
 
     async def play(self) -> str:
         """Empty text if all went as written, else which step failed and how."""
@@ -169,12 +179,12 @@ class Player:
 
     async def _send(self, wire: Wire, step: Step) -> None:
         data = step.value.fill(self.names)
-        if not step.bytewise:
-            wire.send(data)
-            return
-        for at in range(len(data)):
-            wire.send(data[at : at + 1])
-            await asyncio.sleep(0.002)  # lets each byte travel alone
+        places = list(range(1, len(data))) if step.bytewise else []
+        if self.cut:
+            places = sorted(self.cut.randrange(len(data)) for _ in range(self.cut.randrange(1, 5)))
+        for start, end in itertools.pairwise([0, *places, len(data)]):
+            wire.send(data[start:end])
+            await asyncio.sleep(CUT_S if places else 0)
 
     async def _expect(self, wire: Wire, step: Step) -> None:
         pattern: Pattern = step.value
@@ -276,20 +286,24 @@ async def _visit(host: str, port: int, client_id: bytes, packets: bytes) -> None
     wire.drop("fin")
 
 
-async def play_all(cases: Sequence[Case], host: str, port: int) -> dict[str, str]:
-    """Case name → what went wrong (empty: nothing). Cases marked `alone` come first, one by one."""
+async def play_all(cases: Sequence[Case], host: str, port: int, seed: int | None = None) -> dict[str, str]:
+    """Case name → what went wrong (empty: nothing). Cases marked `alone` come first, one by one.
+
+    With a `seed` the bytes arrive in pieces cut at random, which must change nothing.
+    """
     results: dict[str, str] = {}
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def play_one(case: Case) -> None:
         async with gate:
-            results[case.name] = await Player(host, port, case).play()
+            cut = None if seed is None else random.Random(f"{seed} {case.name}")
+            results[case.name] = await Player(host, port, case, cut=cut).play()
 
     for case in cases:
         if case.alone:
             await play_one(case)
     rest = [case for case in cases if not case.alone]
-    rest.sort(key=_waits_ms, reverse=True)  # the long ones first, so that they do not make the tail
+    rest.sort(key=waits_ms, reverse=True)  # the long ones first, so that they do not make the tail
     await asyncio.gather(*(play_one(case) for case in rest))
     return results
 
@@ -304,7 +318,8 @@ def foreign_target() -> bool:
     return TARGET_VARIABLE in os.environ
 
 
-def _waits_ms(case: Case) -> int:
+def waits_ms(case: Case) -> int:
+    """How long the case waits because time is its subject."""
     return sum(step.value if step.kind == "wait-ms" else step.before_ms for step in case.steps)
 
 
@@ -321,14 +336,16 @@ class Broker:
     log: Path | None
 
     def verdict(self) -> str:
-        """Empty text while the broker lives; after a crash its exit status and last words."""
-        if self.process is None or self.process.poll() is None:
+        """Empty text while the broker lives and is well; else its exit status or traceback and last words."""
+        if self.process is None:
             return ""
-        return f"the broker ended with status {self.process.returncode}:\n{self.last_words()}"
+        if self.process.poll() is not None:
+            return f"the broker ended with status {self.process.returncode}:\n{self.last_words()}"
+        return f"the broker met a fault of its own:\n{self.last_words()}" if "Traceback" in self.last_words() else ""
 
     def last_words(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(errors="replace")[-4000:] if self.log else ""
+        """Its log, or the end of a long one."""
+        return self.log.read_text(errors="replace")[-20_000:] if self.log else ""
 
 
 @contextlib.contextmanager
@@ -340,16 +357,11 @@ def broker() -> Iterator[Broker]:
         return
     with tempfile.TemporaryDirectory(prefix="ggfast-vectors-") as folder:
         log = Path(folder, "broker.log")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            free = probe.getsockname()[1]
-        command = [sys.executable, "-m", "ggfast.cli.broker", "--host", "127.0.0.1", "--port", str(free)]
+        command = [sys.executable, "-m", "ggfast.cli.broker", "--host", "127.0.0.1", "--port", "0"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder)
-        running = Broker("127.0.0.1", free, process, log)
         try:
-            _await_listener(running)
-            yield running
+            yield _await_listener(Broker("127.0.0.1", 0, process, log))
         finally:
             process.terminate()
             try:
@@ -359,13 +371,14 @@ def broker() -> Iterator[Broker]:
                 process.wait()
 
 
-def _await_listener(running: Broker) -> None:
+def _await_listener(starting: Broker) -> Broker:
+    """The broker with the port its listening line names."""
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and not running.verdict():
-        with contextlib.suppress(OSError), socket.create_connection((running.host, running.port), 1.0):
-            return
+    while time.monotonic() < deadline and not starting.verdict():
+        if line := re.search(r"^ggfast broker listening on \S+ port (\d+)", starting.last_words(), re.M):
+            return dataclasses.replace(starting, port=int(line[1]))
         time.sleep(0.05)
-    raise RuntimeError(running.verdict() or f"the broker does not listen after {START_S} s:\n{running.last_words()}")
+    raise RuntimeError(starting.verdict() or f"no listening line after {START_S} s:\n{starting.last_words()}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from runner import Player, broker, foreign_target, play_all, playable
+from runner import Player, broker, foreign_target, play_all, playable, waits_ms
 from vectorfile import (
     TABLE,
     Case,
@@ -62,6 +62,17 @@ def test_vector(case: Case, run: Run) -> None:
 
 def test_broker_survives_all_of_them(run: Run) -> None:
     assert run.crash == ""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_fragments_change_nothing(seed: int) -> None:
+    """All cases but the timed ones again, each send cut into pieces at random."""
+    timeless = [case for case in playable(CASES) if not waits_ms(case)]
+    with broker() as running:
+        results = asyncio.run(play_all(timeless, running.host, running.port, seed))
+        crash = running.verdict()
+    tolerated = {case.name for case in timeless if case.peer_deviates and foreign_target()}
+    assert {name: text for name, text in results.items() if text and name not in tolerated} == {}, crash
 
 
 # --- the vectors themselves ----------------------------------------------------------------------------

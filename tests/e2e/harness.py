@@ -319,9 +319,10 @@ class Device:
 
     def _on_disconnect(self, *_arguments: Any) -> None:
         self.disconnects += 1
+        self._codes.put(-1)  # before a CONNACK: the handshake was refused
 
     def connect(self) -> int:
-        """Connect and return the CONNACK code in MQTT 5 numbering (0 accepted, 135 not authorised)."""
+        """Connect and return the CONNACK code in MQTT 5 numbering (0 accepted, 135 not authorised, -1 closed)."""
         self._client.connect("127.0.0.1", self._core.port, keepalive=60)
         self._client.loop_start()
         return self._codes.get(timeout=CONNACK_TIMEOUT_S)
@@ -362,6 +363,7 @@ class Device:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        del self._client  # paho closes its own socket pair when it is collected
 
     def __enter__(self) -> Device:
         code = self.connect()

@@ -1,0 +1,503 @@
+"""From a folder to the live group on disk: staging, activation, and a crash at every single step of it (P4)."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from group_support import CORE, FUNCTION, MINIMAL
+
+from ggfast import limits
+from ggfast.arns import STREAM_MANAGER_ARN
+from ggfast.core.deploy.folder import stage_empty, stage_folder
+from ggfast.core.deploy.store import Recovery, Store, load_active, load_certificates, missing_packages
+from ggfast.errors import ConfigError, CorruptRecord, DeploymentFailed, LimitReached, StorageFailed
+from ggfast.group.diff import DeviceAdded, FunctionAdded, FunctionChanged, FunctionRemoved, Reason
+from ggfast.group.document import Group
+from ggfast.layout import Layout
+
+# Any bytes do as a certificate here: nothing looks inside, identity is the digest of the DER form.
+DER = b"\x30\x03\x02\x01\x07"
+CERTIFICATE_ID = hashlib.sha256(DER).hexdigest()
+PEM = ssl.DER_cert_to_PEM_cert(DER)
+OTHER = FUNCTION.replace("counter", "other")
+THIRD = FUNCTION.replace("counter", "third")
+
+
+class Folder:
+    """A group folder that tests change between deployments."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.document: dict[str, Any] = copy.deepcopy(MINIMAL)
+        self.document["Functions"] = []
+        path.mkdir()
+
+    def function(self, arn: str, source: str = "def handler(e, c): pass\n", **more: Any) -> None:
+        name = arn.split(":")[6]
+        (self.path / name).mkdir(exist_ok=True)
+        (self.path / name / "main.py").write_text(source)
+        entry = {"Id": name, "FunctionArn": arn, "Code": name, "Handler": "main.handler", "Runtime": "python3.8"}
+        kept = [item for item in self.document["Functions"] if item["Id"] != name]
+        self.document["Functions"] = [*kept, entry | more]
+
+    def remove(self, arn: str) -> None:
+        self.document["Functions"] = [item for item in self.document["Functions"] if item["FunctionArn"] != arn]
+
+    def device(self, **more: Any) -> None:
+        arn = f"arn:aws:iot:eu-west-1:123456789012:cert/{CERTIFICATE_ID}"
+        self.document["Devices"] = [{"Id": "d", "ThingArn": CORE + "_d", "CertificateArn": arn} | more]
+
+    def write(self) -> Path:
+        (self.path / "group.json").write_text(json.dumps(self.document))
+        return self.path
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.of(tmp_path / "greengrass")
+
+
+@pytest.fixture
+def store(layout: Layout) -> Store:
+    return Store(layout, fsync=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "folder")
+    made.function(FUNCTION)
+    made.function(OTHER)
+    return made
+
+
+def deploy(folder: Folder, layout: Layout, store: Store) -> Group:
+    group = store.activate(stage_folder(folder.write(), layout).directory)
+    store.confirm()
+    return group
+
+
+def live(layout: Layout) -> dict[str, bytes]:
+    """Everything that is live, by name."""
+    found = {}
+    for top in (layout.group, layout.functions):
+        for path in top.rglob("*"):
+            if path.is_file():
+                found[str(path.relative_to(layout.deployment))] = path.read_bytes()
+    return found
+
+
+def problems_of(folder: Folder, layout: Layout, **more: Any) -> list[str]:
+    before = live(layout)
+    with pytest.raises(ConfigError) as error:
+        stage_folder(folder.write(), layout, **more)
+    assert live(layout) == before
+    assert not list(layout.staging.iterdir()) if layout.staging.exists() else True
+    return [problem.path for problem in error.value.problems]
+
+
+# --- staging ---
+
+
+def test_first_deployment(folder: Folder, layout: Layout, store: Store) -> None:
+    folder.device()
+    (folder.path / "certificates").mkdir()
+    (folder.path / "certificates" / "d.crt").write_text("key first\n" + PEM)
+    assert load_active(layout) == Group()
+    staged = stage_folder(folder.write(), layout)
+    assert live(layout) == {}
+    assert {type(change) for change in staged.changes} >= {FunctionAdded, DeviceAdded}
+    group = store.activate(staged.directory)
+    store.confirm()
+    assert group == staged.group == store.load_active()
+    assert group.version_id
+    assert (layout.function(FUNCTION) / "main.py").read_text() == "def handler(e, c): pass\n"
+    assert load_certificates(group.devices, layout) == {CERTIFICATE_ID: DER}
+    assert missing_packages(group, layout) == []
+    assert json.loads(layout.group_file.read_text())["Arn"] == group.arn
+    assert sorted(path.name for path in layout.deployment.iterdir()) == ["group", "lambda", "staging"]
+    assert list(layout.staging.iterdir()) == []
+
+
+def test_the_same_folder_again_changes_nothing(folder: Folder, layout: Layout, store: Store) -> None:
+    first = deploy(folder, layout, store)
+    before = {path: path.stat().st_ino for path in layout.functions.rglob("*")}
+    staged = stage_folder(folder.write(), layout)
+    assert staged.changes == ()
+    assert staged.group.version_id == first.version_id
+    store.activate(staged.directory)
+    store.confirm()
+    assert {path: path.stat().st_ino for path in layout.functions.rglob("*")} == before
+
+
+def test_only_what_changed_is_replaced(folder: Folder, layout: Layout, store: Store) -> None:
+    first = deploy(folder, layout, store)
+    kept = (layout.function(OTHER) / "main.py").stat().st_ino
+    folder.function(FUNCTION, "def handler(e, c): return 2\n")
+    folder.function(THIRD)
+    staged = stage_folder(folder.write(), layout)
+    changed = [change for change in staged.changes if isinstance(change, FunctionChanged)]
+    assert [(change.new.arn, change.reasons) for change in changed] == [(FUNCTION, (Reason.CODE,))]
+    second = store.activate(staged.directory)
+    store.confirm()
+    assert second.version_id != first.version_id
+    assert (layout.function(OTHER) / "main.py").stat().st_ino == kept
+    assert "return 2" in (layout.function(FUNCTION) / "main.py").read_text()
+    folder.remove(OTHER)
+    staged = stage_folder(folder.write(), layout)
+    assert [type(change) for change in staged.changes if isinstance(change, FunctionRemoved)] == [FunctionRemoved]
+    store.activate(staged.directory)
+    store.confirm()
+    assert sorted(os.listdir(layout.functions)) == sorted([FUNCTION, THIRD])
+
+
+def test_a_lost_package_comes_back(folder: Folder, layout: Layout, store: Store) -> None:
+    group = deploy(folder, layout, store)
+    (layout.function(OTHER) / "main.py").unlink()
+    os.rename(layout.function(OTHER), layout.root / "gone")
+    assert [problem.path for problem in missing_packages(group, layout)] == [OTHER]
+    deploy(folder, layout, store)
+    assert (layout.function(OTHER) / "main.py").is_file()
+
+
+def test_problems_of_code(folder: Folder, layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (folder.path / "not.zip").write_bytes(b"no archive")
+    functions = folder.document["Functions"]
+    for code in ("missing", "../outside", "/etc", str(tmp_path / "outside"), ".", "not.zip"):
+        functions[0]["Code"] = code
+        assert problems_of(folder, layout) == ["Functions[0].Code"], code
+    functions[0]["Code"] = "counter"
+    functions[0]["Handler"] = "other.handler"
+    functions[1]["Handler"] = "sub.main.handler"
+    assert problems_of(folder, layout) == ["Functions[0].Handler", "Functions[1].Handler"]
+    os.symlink("/etc/passwd", folder.path / "counter" / "link")
+    functions[1]["Handler"] = "main.handler"
+    assert problems_of(folder, layout) == ["Functions[0].Code"]
+
+
+def test_document_and_package_problems_come_together(folder: Folder, layout: Layout) -> None:
+    folder.document["Functions"][0]["Code"] = "missing"
+    folder.document["Functions"][1]["Timeout"] = 5
+    folder.document["Cores"][0]["Id"] = ""
+    folder.device()
+    assert problems_of(folder, layout) == ["Cores[0].Id", "Devices[0].CertificateArn", "Functions[0].Code"]
+
+
+def test_certificates(folder: Folder, layout: Layout, store: Store, tmp_path: Path) -> None:
+    folder.device(Certificate="keys/d.pem")
+    assert problems_of(folder, layout) == ["Devices[0].Certificate", "Devices[0].CertificateArn"]
+    (tmp_path / "d.pem").write_text(PEM)
+    folder.device(Certificate="../d.pem")
+    assert problems_of(folder, layout) == ["Devices[0].Certificate", "Devices[0].CertificateArn"]
+    (folder.path / "keys").mkdir()
+    (folder.path / "keys" / "d.pem").write_text(PEM)
+    folder.device(Certificate="keys/d.pem")
+    deploy(folder, layout, store)
+    (folder.path / "keys" / "d.pem").unlink()
+    folder.device()
+    deploy(folder, layout, store)
+    assert layout.certificate(CERTIFICATE_ID).read_text() == PEM
+    (folder.path / "certificates").mkdir()
+    (folder.path / "certificates" / "x.pem").write_text(ssl.DER_cert_to_PEM_cert(b"other"))
+    (folder.path / "certificates" / "y.pem").write_text("-----BEGIN CERTIFICATE-----\n====\n-----END CERTIFICATE-----")
+    (folder.path / "certificates" / "z.pem").write_bytes(os.urandom(100))
+    assert any("belong to no device" in note for note in stage_folder(folder.write(), layout).notes)
+
+
+def test_notes(folder: Folder, layout: Layout) -> None:
+    folder.document["Later"] = 1
+    folder.function(OTHER, "print 'two'\ndef handler(e, c): pass\n")
+    entry = {"Id": "st", "FunctionArn": STREAM_MANAGER_ARN, "FunctionConfiguration": {"Pinned": True}}
+    folder.document["Functions"].append(entry)
+    notes = "\n".join(stage_folder(folder.write(), layout).notes)
+    for words in ("Later: unknown member", f"{OTHER}: main.py is not compiled", "serves no streams"):
+        assert words in notes
+
+
+def test_folders_that_hold_no_group(tmp_path: Path, layout: Layout) -> None:
+    with pytest.raises(ConfigError, match="holds no group"):
+        stage_folder(tmp_path / "missing", layout)
+    (tmp_path / "group.json").write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        stage_folder(tmp_path, layout)
+    (tmp_path / "group.json").write_bytes(b" " * (limits.GROUP_FILE_BYTES_MAX + 1))
+    with pytest.raises(ConfigError, match="at most"):
+        stage_folder(tmp_path, layout)
+
+
+def test_owner_of_everything_staged(folder: Folder, layout: Layout) -> None:
+    directory = stage_folder(folder.write(), layout, owner=(4321, 4322)).directory
+    for path in (directory, *directory.rglob("*")):
+        assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4322), path
+
+
+def test_no_room_leaves_nothing(folder: Folder, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PACKAGE_SPARE_BYTES", 1 << 62)
+    with pytest.raises(LimitReached):
+        stage_folder(folder.write(), layout)
+    assert list(layout.staging.iterdir()) == []
+
+
+# --- activation ---
+
+
+def test_rollback_brings_everything_back(folder: Folder, layout: Layout, store: Store) -> None:
+    group = deploy(folder, layout, store)
+    before = live(layout)
+    folder.function(FUNCTION, "def handler(e, c): return 2\n")
+    folder.remove(OTHER)
+    folder.function(THIRD)
+    store.activate(stage_folder(folder.write(), layout).directory)
+    assert live(layout) != before
+    assert store.rollback()
+    assert live(layout) == before
+    assert store.load_active() == group
+    assert not store.rollback()
+    assert live(layout) == before
+
+
+def test_rollback_of_the_first_deployment(folder: Folder, layout: Layout, store: Store) -> None:
+    store.activate(stage_folder(folder.write(), layout).directory)
+    assert store.rollback()
+    assert live(layout) == {}
+    assert load_active(layout).is_empty
+
+
+def test_reset(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    staged = stage_empty(layout)
+    assert {type(change) for change in staged.changes} >= {FunctionRemoved}
+    store.activate(staged.directory)
+    store.confirm()
+    assert os.listdir(layout.functions) == []
+    assert layout.group_file.read_text().strip() == "{}"
+    assert load_active(layout).is_empty
+
+
+def test_emptied_by_hand(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    layout.group_file.write_text("{}")
+    assert load_active(layout).is_empty
+    deploy(folder, layout, store)
+    assert len(load_active(layout).functions) == 2
+
+
+def test_a_second_activation_waits_for_the_first(folder: Folder, layout: Layout, store: Store) -> None:
+    store.activate(stage_folder(folder.write(), layout).directory)
+    with pytest.raises(DeploymentFailed, match="neither confirmed nor rolled back") as error:
+        store.activate(stage_folder(folder.write(), layout).directory)
+    assert not error.value.rolled_back
+    store.confirm()
+
+
+def test_nothing_staged(layout: Layout, store: Store) -> None:
+    layout.staging.mkdir(parents=True)
+    with pytest.raises(DeploymentFailed, match="no group is staged"):
+        store.activate(layout.staging / "nothing")
+
+
+def test_a_refusing_disk_rolls_back(
+    folder: Folder, layout: Layout, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(folder, layout, store)
+    before = live(layout)
+    folder.function(FUNCTION, "x = 2\n")
+    folder.function(THIRD)
+    rename, left = os.rename, 0
+
+    def failing(source: Any, target: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    for step in range(1, 6):
+        left = step
+        with pytest.raises(DeploymentFailed, match="Input/output error") as error:
+            store.activate(stage_folder(folder.write(), layout).directory)
+        assert error.value.rolled_back
+        assert live(layout) == before
+    deploy(folder, layout, store)
+
+
+def test_a_damaged_journal(layout: Layout, store: Store) -> None:
+    layout.deployment.mkdir(parents=True)
+    for content in (
+        b"",
+        b"{}",
+        b'{"staged": 1',
+        b"[]",
+        b'{"staged":"x","added":5,"replaced":[],"removed":[],"had_group":1}',
+    ):
+        layout.journal.write_bytes(content)
+        with pytest.raises(CorruptRecord, match="damaged"):
+            store.recover()
+
+
+def test_a_damaged_group(layout: Layout) -> None:
+    layout.group.mkdir(parents=True)
+    for content in (b"", b"{", b"[]", b'{"Cores": [{}]}', b'{"Cores": 5}', b"\xff" * 100):
+        layout.group_file.write_bytes(content)
+        with pytest.raises(ConfigError, match="failed to load group"):
+            load_active(layout)
+    layout.group_file.unlink()
+    layout.group_file.mkdir()
+    with pytest.raises(StorageFailed):
+        load_active(layout)
+
+
+def test_recovery_cleans_up(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    stage_folder(folder.write(), layout)
+    (layout.previous / "lambda").mkdir(parents=True)
+    layout.journal.with_suffix(".new").write_text("half")
+    assert store.recover() is Recovery.CLEAN
+    assert list(layout.staging.iterdir()) == []
+    assert not layout.previous.exists()
+    assert store.recover() is Recovery.CLEAN
+    deploy(folder, layout, store)
+
+
+# --- kill -9 ---
+
+
+def in_child(action: Callable[[], object], before: Callable[[], None]) -> int:
+    """Run `action` in a forked child that dies like by kill -9 whenever `before` decides; its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            before()
+            action()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def die_at(step: int) -> Callable[[], None]:
+    """Prepare the process to be killed right before its `step`-th change to the disk."""
+
+    def prepare() -> None:
+        left = step
+        changing = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.listdir", "shutil.rmtree"}
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal left
+            if event in changing:
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+
+    return prepare
+
+
+def change_everything(folder: Folder) -> None:
+    folder.function(FUNCTION, "def handler(e, c): return 2\n")
+    folder.remove(OTHER)
+    folder.function(THIRD)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["second deployment", "first deployment"])
+def test_P4_killed_at_every_step_of_activation(first: bool, folder: Folder, layout: Layout, store: Store) -> None:
+    if not first:
+        deploy(folder, layout, store)
+    old = live(layout)
+    change_everything(folder)
+    step, new, seen = 0, None, set()
+    while True:
+        step += 1
+        assert step < 500
+        staged = stage_folder(folder.write(), layout).directory
+
+        def activate(staged: Path = staged) -> None:
+            store.activate(staged)
+            store.confirm()
+
+        status = in_child(activate, die_at(step))
+        outcome = store.recover()
+        assert not layout.journal.exists()
+        assert not layout.previous.exists()
+        assert list(layout.staging.iterdir()) == []
+        after = live(layout)
+        if after == old:
+            seen.add("old")
+        else:
+            new = new or after
+            assert after == new, f"neither the old nor the new group after step {step}"
+            assert outcome is Recovery.CLEAN
+            seen.add("new")
+            load_active(layout)
+            put_back(folder, layout, store, first)
+            assert live(layout) == old
+            change_everything(folder)
+        if status == 0:
+            break
+        assert os.WIFSIGNALED(status), f"step {step}: the child failed by itself"
+    assert seen == {"old", "new"}
+    assert step > 15
+
+
+def put_back(folder: Folder, layout: Layout, store: Store, first: bool) -> None:
+    """Make the old group the live one again."""
+    if first:
+        for path in (layout.group, layout.functions):
+            os.rename(path, path.with_name(f"{path.name}-{time.monotonic_ns()}"))
+        layout.functions.mkdir()
+        return
+    folder.function(FUNCTION)
+    folder.function(OTHER)
+    folder.remove(THIRD)
+    folder.document["Functions"].sort(key=lambda item: item["Id"])
+    deploy(folder, layout, store)
+
+
+def test_P4_killed_at_every_step_of_recovery(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    old = live(layout)
+    change_everything(folder)
+    for step in range(1, 500):
+        store.activate(stage_folder(folder.write(), layout).directory)
+        status = in_child(store.recover, die_at(step))
+        if os.WIFSIGNALED(status):
+            in_child(store.recover, die_at(random.Random(step).randrange(1, 10)))
+        store.recover()
+        assert live(layout) == old
+        assert not layout.journal.exists()
+        if status == 0:
+            break
+    assert step > 10
+
+
+def test_P4_killed_at_any_moment(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    old = live(layout)
+    change_everything(folder)
+    chance = random.Random(4)
+    for _ in range(15):
+        staged = stage_folder(folder.write(), layout).directory
+        pid = os.fork()
+        if pid == 0:
+            store.activate(staged)
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(chance.uniform(0, 0.004))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        store.recover()
+        assert live(layout) == old, "not confirmed: the old group"

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast.errors import LimitReached, LinkDown, SandboxFailed
 
-DESCRIPTORS_MAX: Final = 8
+DESCRIPTORS_MAX: Final = 8  # a spawn brings three
 
 # Named here because inside the class `list` is the verb.
 Descriptors = list[int]

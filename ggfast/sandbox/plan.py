@@ -118,7 +118,7 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     """The whole plan; looks at the host's disk only for owners of directories above hidden trees."""
     plan = Builder()
     _charge(plan, around)
-    _separate(plan, host.cgroup_namespaces)
+    separate(plan, cgroup_namespace=host.cgroup_namespaces)
     _stage(plan, spec)
     if host.overlay:
         _overlay_root(plan, around, host)
@@ -134,10 +134,11 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     return plan.finish()
 
 
-def overlay_trial() -> Plan:
-    """The part of a plan that decides whether this machine can have overlay roots."""
+def overlay_trial(directory: str = ".") -> Plan:
+    """The part of a plan that decides whether this machine can have overlay roots; `directory` holds STAGING."""
     plan = Builder()
-    _separate(plan, False)
+    plan.add("enter trial", "chdir", directory)
+    separate(plan, cgroup_namespace=False)
     plan.mount("trial tmpfs", "ggfast", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, "size=256k,mode=755")
     plan.add("enter staging", "chdir", STAGING)
     for name in (UPPER, WORK, ROOT):
@@ -163,7 +164,8 @@ def _charge(plan: Builder, around: Surroundings) -> None:
         plan.add(f"open {around.join_last}", "open", around.join_last, n=(0, os.O_WRONLY))
 
 
-def _separate(plan: Builder, cgroup_namespace: bool) -> None:
+def separate(plan: Builder, *, cgroup_namespace: bool) -> None:
+    """Namespaces of its own; the PID namespace comes with the fork."""
     plan.add("new session", "setsid")
     flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (CLONE_NEWCGROUP if cgroup_namespace else 0)
     plan.add("unshare namespaces", "unshare", n=(flags,))

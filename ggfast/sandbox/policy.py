@@ -21,7 +21,6 @@ from ggfast.sandbox.paths import below_any, is_below, text_problem
 
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
-ID_MAX: Final = 0xFFFF_FFFE
 
 # V1 refused volumes below these (greengrass-core 7; /dev/shm and /proc have rules of their own).
 SOURCES_DENIED: Final = ("/sys", "/dev", "/var", "/root", "/boot", "/run")
@@ -113,9 +112,9 @@ class Policy:
         largest = max(limits.WORKER_TMPFS_KB_MIN, min(memory_kb // 2, limits.WORKER_TMPFS_KB_MAX))
         spec = WorkerSpec(
             code_dir=fields.path("code_dir"),
-            uid=fields.number("uid", None, 0, ID_MAX),
-            gid=fields.number("gid", None, 0, ID_MAX),
-            groups=fields.numbers("groups", limits.WORKER_GROUPS_MAX, ID_MAX),
+            uid=fields.number("uid", None, 0, limits.UID_MAX),
+            gid=fields.number("gid", None, 0, limits.UID_MAX),
+            groups=fields.numbers("groups", limits.WORKER_GROUPS_MAX, limits.UID_MAX),
             memory_kb=memory_kb,
             pids_max=fields.number("pids_max", limits.SANDBOX_PIDS_DEFAULT, 1, limits.SANDBOX_PIDS_MAX),
             tmpfs_kb=fields.number("tmpfs_kb", largest, limits.WORKER_TMPFS_KB_MIN, max(largest, memory_kb)),
@@ -297,7 +296,7 @@ def _check_device(device: Device) -> None:
 
 def _range(entry: object, name: str) -> tuple[int, int]:
     ends: Sequence[object] = entry if isinstance(entry, list | tuple) and len(entry) == 2 else (entry, entry)
-    return _number(ends[0], f"policy.{name}", 0, ID_MAX), _number(ends[1], f"policy.{name}", 0, ID_MAX)
+    return _number(ends[0], f"policy.{name}", 0, limits.UID_MAX), _number(ends[1], f"policy.{name}", 0, limits.UID_MAX)
 
 
 def _allowed(value: int, ranges: tuple[tuple[int, int], ...]) -> bool:

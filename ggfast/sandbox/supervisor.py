@@ -33,7 +33,7 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, SandboxFailed
-from ggfast.sandbox import host, plan
+from ggfast.sandbox import host, plan, trial
 from ggfast.sandbox.cgroups import Tree, read_text, this_layout
 from ggfast.sandbox.crashlog import CrashLog
 from ggfast.sandbox.daemon import Daemon, DaemonSpec
@@ -68,7 +68,7 @@ class Supervisor:
         self._daemon = Daemon(
             DaemonSpec.from_json(spec["daemon"]), listeners, int(spec["host_mounts_fd"]), time.monotonic
         )
-        overlay = try_overlay()
+        overlay = trial.attempt(plan.overlay_trial())
         if overlay is not None:
             self._log.line(f"roots: overlay not available ({overlay}); read-only binds are used instead")
         self._spawner = Spawner(
@@ -328,27 +328,6 @@ def report(fd: int, message: dict[str, Any]) -> None:
         os.write(fd, json.dumps(message).encode() + b"\n")
     except OSError:
         pass
-
-
-def try_overlay() -> str | None:
-    """Mount an overlay in a throw-away child; None when it works, else the failing step and reason."""
-    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    trial = plan.overlay_trial()
-    try:
-        pid = kernel.spawn(trial.data, writer, namespace)
-        if pid == 0:
-            os._exit(0)
-        os.close(writer)
-        os.waitpid(pid, 0)
-        record = os.read(reader, 8)
-    finally:
-        os.close(reader)
-        os.close(namespace)
-    if len(record) < 8:
-        return "the trial was killed"
-    index, number = struct.unpack("=II", record)
-    return None if index == kernel.DONE else f"{trial.steps[index]}: {os.strerror(number)}"
 
 
 def reserve_low_descriptors() -> None:

@@ -165,11 +165,12 @@ class Device:
 
     def _publish(self, number: int, elapsed_s: float) -> None:
         topic = "coldroom/temperature" if self._role == "thermometer" else "coldroom/door"
-        message: dict[str, object] = {"sentAt": time.monotonic_ns()}
-        if self._role == "thermometer":
-            message["celsius"] = celsius(elapsed_s)
-        else:
-            message["state"] = "closed" if number % 2 else "open"
+        message: dict[str, object] = (
+            {"celsius": celsius(elapsed_s)}
+            if self._role == "thermometer"
+            else {"state": "closed" if number % 2 else "open"}
+        )
+        message["sentAt"] = time.monotonic_ns()
         qos = number % 2 if self._role == "thermometer" else 1
         self._client.publish(topic, json.dumps(message), qos)
         self._tally.sent(topic)

@@ -143,16 +143,16 @@ class Board:
     def screen(self, elapsed_s: float, width: int) -> list[str]:
         """The live table, each line at most `width` characters."""
         lines = [f"{TITLE}, {elapsed_s:.0f} s   (Ctrl-C ends it)", ""]
-        lines.append(f"{'topic':22}{'from → to':26}{'msg/s':>7}{'total':>8}{'p50 ms':>9}{'p99 ms':>9}  last value")
+        lines.append(f"{'topic':21}{'from → to':23}{'msg/s':>7}{'total':>8}{'p50 ms':>9}{'p99 ms':>9}  last value")
         for flow in self.flows:
             way = f"{flow.source} {'╳' if flow.closed else '→'} {flow.target}"
-            last = "closed: no line in the table" if flow.closed and not flow.count else flow.last
+            last = "closed: not in the table" if flow.closed and not flow.count else flow.last
             numbers = f"{flow.rate:7.1f}{flow.count:8}{_percentiles(flow.latencies_us)}"
-            lines.append(f"{flow.topic:22}{way:26}{numbers}  {last}")
-        lines += ["", f"{'function':22}{'state':26}{'calls':>7}{'errors':>8}{'p50 ms':>9}{'p99 ms':>9}"]
+            lines.append(f"{flow.topic:21}{way:23}{numbers}  {last}")
+        lines += ["", f"{'function':21}{'state':23}{'calls':>7}{'errors':>8}{'p50 ms':>9}{'p99 ms':>9}"]
         for row in self.functions:
             times = f"{_number(row.p50_ms):>9}{_number(row.p99_ms):>9}"
-            lines.append(f"{row.name:22}{row.state:26}{row.invocations:7}{row.errors:8}{times}")
+            lines.append(f"{row.name:21}{row.state:23}{row.invocations:7}{row.errors:8}{times}")
         lines += ["", f"waiting for the cloud: {self.spooled} messages (there is none in this demo)"]
         lines += [f"! {problem}" for problem in self.problems]
         return [line[:width] for line in lines]

@@ -94,7 +94,8 @@ def test_terminal_gets_a_table_redrawn_in_place_and_ctrl_c_ends_it() -> None:
     """As in a terminal: Ctrl-C typed there goes to every process of the terminal's foreground group."""
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(COMMAND[0], COMMAND)
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        os.execve(COMMAND[0], COMMAND, environment)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, 110, 0, 0))
     seen = b""
     until = time.monotonic() + TIMEOUT_S
@@ -114,5 +115,5 @@ def test_terminal_gets_a_table_redrawn_in_place_and_ctrl_c_ends_it() -> None:
     text = seen.decode()
     assert os.waitstatus_to_exitcode(status) == 0, text
     assert re.search(r"\x1b\[\d+A\r", text), "redrawn in place"
-    assert "thermometer ╳ display" in text and "closed: no line in the table" in text
+    assert "thermometer ╳ display" in text and "closed: not in the table" in text
     assert text.count("  seen") == 6

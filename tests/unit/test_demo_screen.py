@@ -124,7 +124,7 @@ def test_screen_shows_every_flow_with_its_numbers(board: Board) -> None:
     line = next(line for line in board.screen(1.0, 200) if line.startswith("coldroom/average"))
     assert "monitor → display" in line
     assert line.split()[4:8] == ["0.0", "5", "1.10", "9.00"]
-    assert any("closed: no line in the table" in line for line in board.screen(1.0, 200))
+    assert any("closed: not in the table" in line for line in board.screen(1.0, 200))
 
 
 def test_messages_cannot_steer_the_terminal(board: Board) -> None:

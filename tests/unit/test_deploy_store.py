@@ -237,6 +237,22 @@ def test_folders_that_hold_no_group(tmp_path: Path, layout: Layout) -> None:
         stage_folder(tmp_path, layout)
 
 
+def test_folders_that_cannot_be_read(folder: Folder, layout: Layout) -> None:
+    (folder.path / "certificates" / "x.pem").mkdir(parents=True)
+    with pytest.raises(StorageFailed, match="must be able to read"):
+        stage_folder(folder.write(), layout)
+
+
+def test_a_live_group_that_cannot_be_read_is_replaced(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    layout.group_file.write_text('{"Cores": 5}')
+    staged = stage_folder(folder.write(), layout)
+    assert any("is replaced as a whole" in note for note in staged.notes)
+    store.activate(staged.directory)
+    store.confirm()
+    assert len(load_active(layout).functions) == 2
+
+
 def test_owner_of_everything_staged(folder: Folder, layout: Layout) -> None:
     directory = stage_folder(folder.write(), layout, owner=(4321, 4322)).directory
     for path in (directory, *directory.rglob("*")):

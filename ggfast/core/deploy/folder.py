@@ -47,7 +47,11 @@ def stage_folder(
     gets everything written: the process that activates must be able to move it. Raises ConfigError with all
     problems, LimitReached if the disk has no room, StorageFailed if it fails; nothing stays behind then.
     """
-    return _Stager(folder, layout, rules or GroupRules(), owner).stage(staging_directory)
+    try:
+        return _Stager(folder, layout, rules or GroupRules(), owner).stage(staging_directory)
+    except OSError as error:
+        hint = "The account that deploys must be able to read the whole folder."
+        raise StorageFailed(f"the folder {folder} cannot be deployed: {error}", hint=hint) from error
 
 
 def stage_empty(layout: Layout, *, owner: tuple[int, int] | None = None) -> StagedGroup:
@@ -70,8 +74,8 @@ class _Stager:
         problems.raise_if_any(NOT_VALID)
         read = read_folder(document, problems)
         validate(read.group, self.rules, problems, read.paths)
-        active = load_active(self.layout)
         notes = list(read.warnings)
+        active = self._active(notes)
         certificates = self._certificates(read, problems, notes)
         directory = _new_directory(self.layout, wanted, self.owner)
         try:
@@ -96,6 +100,14 @@ class _Stager:
             if function.arn == arns.STREAM_MANAGER_ARN
         ]
         return StagedGroup(directory, group, diff(active, group), tuple(notes))
+
+    def _active(self, notes: list[str]) -> Group:
+        """The live group; one that cannot be read counts as none, so that a deployment can replace it."""
+        try:
+            return load_active(self.layout)
+        except ConfigError as error:
+            notes.append(f"{self.layout.group_file} is replaced as a whole: {error.subject}")
+            return Group()
 
     def _read_document(self) -> bytes:
         path = self.folder / "group.json"

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ import paho.mqtt.client as paho
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
+GROUP_ID = "5a0f3c1e-8f5e-4a51-9d27-3f6f4b8d2c10"  # one group in several versions, as deployments make them
 CONNACK_TIMEOUT_S = 10.0
 
 
@@ -144,7 +144,7 @@ class GroupFolder:
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             "Name": "test group",
-            "GroupId": str(uuid.uuid4()),
+            "GroupId": GROUP_ID,
             "Cores": [
                 {
                     "Id": "core",

@@ -248,6 +248,7 @@ def test_a_live_group_that_cannot_be_read_is_replaced(folder: Folder, layout: La
     layout.group_file.write_text('{"Cores": 5}')
     staged = stage_folder(folder.write(), layout)
     assert any("is replaced as a whole" in note for note in staged.notes)
+    assert any("is replaced as a whole" in note for note in stage_empty(layout).notes)
     store.activate(staged.directory)
     store.confirm()
     assert len(load_active(layout).functions) == 2

@@ -58,7 +58,17 @@ def stage_empty(layout: Layout, *, owner: tuple[int, int] | None = None) -> Stag
     """Prepare the removal of everything deployed (greengrass-core 12.5)."""
     directory = _new_directory(layout, None, owner)
     _write_group(directory, Group(), {}, owner)
-    return StagedGroup(directory, Group(), diff(load_active(layout), Group()))
+    notes: list[str] = []
+    return StagedGroup(directory, Group(), diff(_replaced(layout, notes), Group()), tuple(notes))
+
+
+def _replaced(layout: Layout, notes: list[str]) -> Group:
+    """The live group; one that cannot be read counts as none, so that a deployment can replace it."""
+    try:
+        return load_active(layout)
+    except ConfigError as error:
+        notes.append(f"{layout.group_file} is replaced as a whole: {error.subject}")
+        return Group()
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ class _Stager:
         read = read_folder(document, problems)
         validate(read.group, self.rules, problems, read.paths)
         notes = list(read.warnings)
-        active = self._active(notes)
+        active = _replaced(self.layout, notes)
         certificates = self._certificates(read, problems, notes)
         directory = _new_directory(self.layout, wanted, self.owner)
         try:
@@ -100,14 +110,6 @@ class _Stager:
             if function.arn == arns.STREAM_MANAGER_ARN
         ]
         return StagedGroup(directory, group, diff(active, group), tuple(notes))
-
-    def _active(self, notes: list[str]) -> Group:
-        """The live group; one that cannot be read counts as none, so that a deployment can replace it."""
-        try:
-            return load_active(self.layout)
-        except ConfigError as error:
-            notes.append(f"{self.layout.group_file} is replaced as a whole: {error.subject}")
-            return Group()
 
     def _read_document(self) -> bytes:
         path = self.folder / "group.json"

@@ -38,6 +38,7 @@ Subscribe = namedtuple("Subscribe", "packet_id filters")
 Suback = namedtuple("Suback", "packet_id codes")
 Unsubscribe = namedtuple("Unsubscribe", "packet_id filters")
 Bare = namedtuple("Bare", "kind")
+Packet = Connect | Connack | Publish | Ack | Subscribe | Suback | Unsubscribe | Bare
 
 _NAMES = (
     "reserved type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE",

@@ -247,6 +247,7 @@ cdef class Session(Recipient):
         cdef int flags = frame[0] & 15
         cdef int packet_id
         cdef uint8_t* at
+        self.outlet.settle()           # an answer never overtakes what the client published before it
         if self.state == NEW:
             if kind != CONNECT:
                 raise Violation(f"the first packet is {packet_name(kind)}, expected CONNECT [MQTT-3.1.0-1]")
@@ -268,7 +269,6 @@ cdef class Session(Recipient):
             raise Violation("a second CONNECT [MQTT-3.1.0-2]")
         elif kind != SUBSCRIBE and kind != UNSUBSCRIBE and kind != DISCONNECT:
             raise Violation(f"{packet_name(kind)} from a client")
-        self.outlet.settle()
         packet = decode_body(kind, flags, frame + header, total - header)
         if self.owner is not None:
             self.owner.packet(packet)

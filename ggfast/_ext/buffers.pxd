@@ -66,7 +66,7 @@ cdef class OutBuffer:
 cdef inline uint8_t* out_reserve(OutBuffer out, Py_ssize_t count) except NULL:
     """Room for `count` bytes at the end, already counted as used; valid until the next call on `out`."""
     cdef uint8_t* at
-    if out.capacity - out.used < count:
+    if out.capacity - out.used < count or out.data == NULL:
         out.grow(count)
     at = out.data + out.used
     out.used += count

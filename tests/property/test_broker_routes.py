@@ -1,0 +1,129 @@
+"""The router with its caches against the slow model, under random changes of table, targets and subscriptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from ggfast._ext.framing import Ack, Publish, Subscribe, Unsubscribe
+from ggfast._ext.routes import Router
+from tests.model.broker import MemoryBroker, MemoryClient, SlowRouter
+
+PATTERNS = ["a", "a/#", "a/+", "+/b", "#", "a/b", "$x/#", "+", "a/b/#", "/"]
+TOPICS = ["a", "a/b", "b", "a/b/c", "$x", "$x/b", "/", "c/b"]
+CLIENTS = ["c1", "c2", "c3"]
+SINKS = ["s1", "s2", "cloud"]
+RULES = st.lists(
+    st.tuples(st.sampled_from([*CLIENTS, "cloud", "s1"]), st.sampled_from(PATTERNS), st.sampled_from(CLIENTS + SINKS)),
+    max_size=8,
+)
+
+
+class RouterAgainstModel(RuleBasedStateMachine):
+    """Every publication reaches exactly those the model names, at the QoS it names, once."""
+
+    @initialize(is_open=st.booleans(), rules=RULES)
+    def begin(self, is_open: bool, rules: list[tuple[str, str, str]]) -> None:
+        self.model = SlowRouter(is_open, rules)
+        # A cache of very few routes, so that eviction happens all the time.
+        self.world = MemoryBroker(router=Router(is_open, cache_entries_max=64, cache_bytes_max=3_000))
+        self.world.router.set_table(rules)
+        self.clients: dict[str, MemoryClient] = {}
+        self.taken: list[str] = []
+        self.number = 0
+
+    @rule(rules=RULES)
+    def change_the_table(self, rules: list[tuple[str, str, str]]) -> None:
+        self.world.router.set_table(rules)
+        self.model.rules = rules
+
+    @rule(name=st.sampled_from(SINKS), there=st.booleans())
+    def change_a_target(self, name: str, there: bool) -> None:
+        if there:
+            self.world.router.add_sink(name, lambda *_: self.taken.append(name) or True)
+            self.model.targets.add(name)
+        else:
+            self.world.router.remove_target(name)
+            self.model.targets.discard(name)
+
+    @rule(name=st.sampled_from(CLIENTS), clean=st.booleans())
+    def connect(self, name: str, clean: bool) -> None:
+        if clean or name not in self.model.filters:
+            self.model.filters[name] = {}
+        self.clients[name] = self.world.connect(name, clean=clean)
+        self.clients[name].take()
+
+    @rule(name=st.sampled_from(CLIENTS))
+    def hang_up(self, name: str) -> None:
+        client = self.clients.pop(name, None)
+        if client is not None:
+            clean = client.protocol.session.clean
+            client.hang_up()
+            self.world.broker.forget(name)
+            del self.model.filters[name]
+            assert clean or not self.world.broker.sessions_away()
+
+    @rule(name=st.sampled_from(CLIENTS), pattern=st.sampled_from(PATTERNS), qos=st.integers(0, 2))
+    def subscribe(self, name: str, pattern: str, qos: int) -> None:
+        if name in self.clients:
+            self.clients[name].ask(Subscribe(1, ((pattern.encode(), qos),)))
+            self.model.filters[name][pattern] = qos
+
+    @rule(name=st.sampled_from(CLIENTS), pattern=st.sampled_from(PATTERNS))
+    def unsubscribe(self, name: str, pattern: str) -> None:
+        if name in self.clients:
+            self.clients[name].ask(Unsubscribe(1, (pattern.encode(),)))
+            self.model.filters[name].pop(pattern, None)
+
+    @rule(source=st.sampled_from(CLIENTS), topics=st.lists(st.sampled_from(TOPICS), max_size=12), qos=st.integers(0, 2))
+    def publish(self, source: str, topics: list[str], qos: int) -> None:
+        if source not in self.clients:
+            return
+        frames = []
+        for topic in topics:
+            self.number += 1
+            frames.append(Publish(topic.encode(), b"%d" % self.number, qos, packet_id=self.number % 65_535 + 1))
+        self.clients[source].send(*frames)
+        self.check(source, topics, qos)
+
+    @rule(source=st.sampled_from(["cloud", "s1", "nobody"]), topic=st.sampled_from(TOPICS), qos=st.integers(0, 2))
+    def publish_from_python(self, source: str, topic: str, qos: int) -> None:
+        clients, others = self.model.reached(source, topic)
+        assert self.world.router.publish(source, topic.encode(), b"x", qos) == len(clients) + len(others)
+        self.check(source, [topic], qos)
+
+    def check(self, source: str, topics: list[str], qos: int) -> None:
+        wanted: dict[str, list[tuple[str, int]]] = {name: [] for name in self.clients}
+        sinks: list[str] = []
+        for topic in topics:
+            clients, others = self.model.reached(source, topic)
+            for name, granted in clients.items():
+                wanted[name].append((topic, min(qos, granted)))
+            sinks += sorted(others)
+        for name, client in self.clients.items():
+            packets = [packet for packet in client.take() if isinstance(packet, Publish)]
+            assert [(packet.topic.decode(), packet.qos) for packet in packets] == wanted[name]
+            for packet in packets:
+                if packet.qos:
+                    client.send(Ack("PUBACK" if packet.qos == 1 else "PUBREC", packet.packet_id))
+                    if packet.qos == 2:
+                        client.send(Ack("PUBCOMP", packet.packet_id))
+            client.take()
+        assert sorted(self.taken) == sorted(sinks)
+        self.taken.clear()
+
+    @invariant()
+    def the_cache_keeps_its_bounds(self) -> None:
+        if hasattr(self, "world"):
+            assert self.world.router.cache_size()[1] <= 3_000
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.broker.close()
+
+
+RouterAgainstModel.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestRouter: Any = RouterAgainstModel.TestCase

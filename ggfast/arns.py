@@ -111,9 +111,7 @@ class GroupArn:
         match = _GROUP.fullmatch(text)
         if match is None:
             raise ValueError(f"not a Greengrass group ARN: {text!r}")
-        return cls(
-            match["partition"], match["region"], match["account"], match["group"], match["version"] or ""
-        )
+        return cls(match["partition"], match["region"], match["account"], match["group"], match["version"] or "")
 
 
 def certificate_id(arn: str) -> str:

@@ -1,22 +1,16 @@
-"""From a folder to the live group on disk: staging, activation, and a crash at every single step of it (P4)."""
+"""From a folder to the live group on disk: staging, activation, rollback, recovery."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import os
-import random
-import signal
 import ssl
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from group_support import CORE, FUNCTION, MINIMAL
+from deploy_support import CERTIFICATE_ID, DER, OTHER, PEM, THIRD, Folder, deploy, live
+from group_support import FUNCTION
 
 from ggfast import limits
 from ggfast.arns import STREAM_MANAGER_ARN
@@ -26,42 +20,6 @@ from ggfast.errors import ConfigError, CorruptRecord, DeploymentFailed, LimitRea
 from ggfast.group.diff import DeviceAdded, FunctionAdded, FunctionChanged, FunctionRemoved, Reason
 from ggfast.group.document import Group
 from ggfast.layout import Layout
-
-# Any bytes do as a certificate here: nothing looks inside, identity is the digest of the DER form.
-DER = b"\x30\x03\x02\x01\x07"
-CERTIFICATE_ID = hashlib.sha256(DER).hexdigest()
-PEM = ssl.DER_cert_to_PEM_cert(DER)
-OTHER = FUNCTION.replace("counter", "other")
-THIRD = FUNCTION.replace("counter", "third")
-
-
-class Folder:
-    """A group folder that tests change between deployments."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.document: dict[str, Any] = copy.deepcopy(MINIMAL)
-        self.document["Functions"] = []
-        path.mkdir()
-
-    def function(self, arn: str, source: str = "def handler(e, c): pass\n", **more: Any) -> None:
-        name = arn.split(":")[6]
-        (self.path / name).mkdir(exist_ok=True)
-        (self.path / name / "main.py").write_text(source)
-        entry = {"Id": name, "FunctionArn": arn, "Code": name, "Handler": "main.handler", "Runtime": "python3.8"}
-        kept = [item for item in self.document["Functions"] if item["Id"] != name]
-        self.document["Functions"] = [*kept, entry | more]
-
-    def remove(self, arn: str) -> None:
-        self.document["Functions"] = [item for item in self.document["Functions"] if item["FunctionArn"] != arn]
-
-    def device(self, **more: Any) -> None:
-        arn = f"arn:aws:iot:eu-west-1:123456789012:cert/{CERTIFICATE_ID}"
-        self.document["Devices"] = [{"Id": "d", "ThingArn": CORE + "_d", "CertificateArn": arn} | more]
-
-    def write(self) -> Path:
-        (self.path / "group.json").write_text(json.dumps(self.document))
-        return self.path
 
 
 @pytest.fixture
@@ -80,22 +38,6 @@ def folder(tmp_path: Path) -> Folder:
     made.function(FUNCTION)
     made.function(OTHER)
     return made
-
-
-def deploy(folder: Folder, layout: Layout, store: Store) -> Group:
-    group = store.activate(stage_folder(folder.write(), layout).directory)
-    store.confirm()
-    return group
-
-
-def live(layout: Layout) -> dict[str, bytes]:
-    """Everything that is live, by name."""
-    found = {}
-    for top in (layout.group, layout.functions):
-        for path in top.rglob("*"):
-            if path.is_file():
-                found[str(path.relative_to(layout.deployment))] = path.read_bytes()
-    return found
 
 
 def problems_of(folder: Folder, layout: Layout, **more: Any) -> list[str]:
@@ -387,134 +329,3 @@ def test_recovery_cleans_up(folder: Folder, layout: Layout, store: Store) -> Non
     assert not layout.previous.exists()
     assert store.recover() is Recovery.CLEAN
     deploy(folder, layout, store)
-
-
-# --- kill -9 ---
-
-
-def in_child(action: Callable[[], object], before: Callable[[], None]) -> int:
-    """Run `action` in a forked child that dies like by kill -9 whenever `before` decides; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            before()
-            action()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitpid(pid, 0)[1]
-
-
-def die_at(step: int) -> Callable[[], None]:
-    """Prepare the process to be killed right before its `step`-th change to the disk."""
-
-    def prepare() -> None:
-        left = step
-        changing = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.listdir", "shutil.rmtree"}
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal left
-            if event in changing:
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-
-    return prepare
-
-
-def change_everything(folder: Folder) -> None:
-    folder.function(FUNCTION, "def handler(e, c): return 2\n")
-    folder.remove(OTHER)
-    folder.function(THIRD)
-
-
-@pytest.mark.parametrize("first", [False, True], ids=["second deployment", "first deployment"])
-def test_P4_killed_at_every_step_of_activation(first: bool, folder: Folder, layout: Layout, store: Store) -> None:
-    if not first:
-        deploy(folder, layout, store)
-    old = live(layout)
-    change_everything(folder)
-    step, new, seen = 0, None, set()
-    while True:
-        step += 1
-        assert step < 500
-        staged = stage_folder(folder.write(), layout).directory
-
-        def activate(staged: Path = staged) -> None:
-            store.activate(staged)
-            store.confirm()
-
-        status = in_child(activate, die_at(step))
-        outcome = store.recover()
-        assert not layout.journal.exists()
-        assert not layout.previous.exists()
-        assert list(layout.staging.iterdir()) == []
-        after = live(layout)
-        if after == old:
-            seen.add("old")
-        else:
-            new = new or after
-            assert after == new, f"neither the old nor the new group after step {step}"
-            assert outcome is Recovery.CLEAN
-            seen.add("new")
-            load_active(layout)
-            put_back(folder, layout, store, first)
-            assert live(layout) == old
-            change_everything(folder)
-        if status == 0:
-            break
-        assert os.WIFSIGNALED(status), f"step {step}: the child failed by itself"
-    assert seen == {"old", "new"}
-    assert step > 15
-
-
-def put_back(folder: Folder, layout: Layout, store: Store, first: bool) -> None:
-    """Make the old group the live one again."""
-    if first:
-        for path in (layout.group, layout.functions):
-            os.rename(path, path.with_name(f"{path.name}-{time.monotonic_ns()}"))
-        layout.functions.mkdir()
-        return
-    folder.function(FUNCTION)
-    folder.function(OTHER)
-    folder.remove(THIRD)
-    folder.document["Functions"].sort(key=lambda item: item["Id"])
-    deploy(folder, layout, store)
-
-
-def test_P4_killed_at_every_step_of_recovery(folder: Folder, layout: Layout, store: Store) -> None:
-    deploy(folder, layout, store)
-    old = live(layout)
-    change_everything(folder)
-    for step in range(1, 500):
-        store.activate(stage_folder(folder.write(), layout).directory)
-        status = in_child(store.recover, die_at(step))
-        if os.WIFSIGNALED(status):
-            in_child(store.recover, die_at(random.Random(step).randrange(1, 10)))
-        store.recover()
-        assert live(layout) == old
-        assert not layout.journal.exists()
-        if status == 0:
-            break
-    assert step > 10
-
-
-def test_P4_killed_at_any_moment(folder: Folder, layout: Layout, store: Store) -> None:
-    deploy(folder, layout, store)
-    old = live(layout)
-    change_everything(folder)
-    chance = random.Random(4)
-    for _ in range(15):
-        staged = stage_folder(folder.write(), layout).directory
-        pid = os.fork()
-        if pid == 0:
-            store.activate(staged)
-            time.sleep(60)
-            os._exit(0)
-        time.sleep(chance.uniform(0, 0.004))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        store.recover()
-        assert live(layout) == old, "not confirmed: the old group"

@@ -2,7 +2,8 @@
 
 It deploys examples/cold-room to a core in a temporary root, runs that core and the three devices as processes of
 their own over mutual TLS, and shows messages, rates and latencies until Ctrl-C, SIGTERM or `--seconds`. Everything
-it started is gone afterwards, also when it fails half-way; the exit status is 0 only if every expected flow was seen.
+it started is gone afterwards, also when it fails half-way; the exit status is 0 only if every expected flow was seen
+and neither the core nor a device failed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; the exit status: 0 every expected flow seen, 1 not. Needs root, as the core does.
+    """Run the demo; the exit status: 0 every expected flow seen and no failure, else 1. Needs root, as the core does.
 
     Raises GgfastError when it cannot start."""
     checks.require_root("ggfast-core demo")

@@ -127,8 +127,8 @@ class Board:
 
     @property
     def complete(self) -> bool:
-        """Whether every expected flow was seen and no closed one was."""
-        return all(flow.as_expected for flow in self.flows)
+        """Whether every expected flow was seen, no closed one was, and nothing else went wrong."""
+        return all(flow.as_expected for flow in self.flows) and not self.problems
 
     @property
     def messages(self) -> int:

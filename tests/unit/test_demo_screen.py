@@ -141,6 +141,12 @@ def test_plain_line_says_counts_and_latency(board: Board) -> None:
     assert "\n" not in line
 
 
+def test_failure_on_the_way_fails_the_demo_although_all_was_seen(board: Board) -> None:
+    play_everything(board)
+    board.problem("the core ended by itself")
+    assert not board.complete
+
+
 def test_problems_are_said_once_and_bounded(board: Board) -> None:
     for number in range(1_000):
         board.problem(f"problem {number % 500}")

@@ -229,7 +229,9 @@ def test_p4_functions_run_through_the_death_of_the_daemon(core: Core, probe: Dev
     before = count(probe)
     pids = row(core, "echo")["pids"]
     assert pids
+    lost = probe.disconnects
     core.kill_daemon()
+    eventually(lambda: probe.disconnects > lost, "the end of the connection")
     probe.wait_connected()
     probe.subscribe("echo/#")
     after = eventually(lambda: row(core, "echo"), "the function in the new daemon's status")

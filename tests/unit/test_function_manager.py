@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,6 +45,10 @@ async def answer(world: World, name: str, **event: Any) -> Any:
     result = await ask(world, name, **event)
     assert result.status is InvokeStatus.OK, result
     return json.loads(result.payload)
+
+
+def published(world: World, messages: int) -> bool:
+    return len(world.router.published) == messages
 
 
 def message(result: InvokeResult) -> str:
@@ -402,6 +407,63 @@ def test_p4_a_deployment_touches_only_what_differs() -> None:
             assert set(world.router.targets) == {arn("same"), arn("changed"), arn("new")}
             with pytest.raises(ProcessLookupError):
                 os.kill(pids["removed"], 0)
+
+    run(body())
+
+
+def test_p4_messages_that_wait_go_to_the_functions_next_version() -> None:
+    source = """
+import time
+import greengrasssdk
+iot = greengrasssdk.client("iot-data")
+
+def handler(event, context):
+    time.sleep(event.get("sleep", 0))
+    iot.publish(topic="done", payload="%s %s" % (context.function_version, event["n"]))
+"""
+
+    async def body() -> None:
+        async with a_world(sdk_version="1.6.1") as world:
+            for pinned in (True, False):
+                world.router.published.clear()
+                one, two = (world.plan("f", source, version=v, pinned=pinned) for v in "12")
+                await world.manager.apply([one])
+                if not pinned:
+                    await world.manager.invoke(one.arn, b'{"n": 0}')
+                world.router.send(one.arn, (b"t", b'{"n": 1, "sleep": 0.5}'))
+                await asyncio.sleep(0.2)
+                if pinned:
+                    world.router.send(one.arn, (b"t", b'{"n": 2}'), (b"t", b'{"n": 3}'))
+                assert await world.manager.apply([two]) == {}
+                expected = [b"1 1", b"2 2", b"2 3"] if pinned else [b"1 0", b"1 1"]
+                await world.until(partial(published, world, len(expected)), "all messages")
+                assert world.router.payloads(b"done") == expected
+                assert set(world.router.targets) == {two.arn}
+                await world.manager.apply([])
+
+    run(body())
+
+
+def test_two_versions_of_a_pinned_function_never_run_at_once() -> None:
+    source = """
+import atexit, os, sys, time
+path = os.environ["LOCK"]
+os.mkdir(path)  # fails while another version holds it
+atexit.register(os.rmdir, path)
+atexit.register(time.sleep, 0.3)
+
+def handler(event, context):
+    return context.function_version
+"""
+
+    async def body() -> None:
+        async with a_world() as world:
+            variables = {"LOCK": str(world.directory / "lock")}
+            plans = [world.plan("f", source, version=v, pinned=True, variables=variables) for v in "123"]
+            for plan in plans:
+                assert await world.manager.apply([plan]) == {}
+                assert await world.manager.watch_start([plan.arn], 10) == {}
+                assert json.loads((await world.manager.invoke(plan.arn, b"{}")).payload) == plan.arn[-1]
 
     run(body())
 

@@ -80,6 +80,8 @@ class FunctionRunner:
         self._retry: asyncio.TimerHandle | None = None
         self._start_problem = ""
         self._watchers: list[asyncio.Future[None]] = []
+        self._predecessor: FunctionRunner | None = None
+        self._successor: FunctionRunner | None = None
 
     # --- work -----------------------------------------------------------------------------------------
 
@@ -120,10 +122,15 @@ class FunctionRunner:
             worker.retire()
         self._grow()
 
-    def close(self) -> None:
-        """Stop for good; waiting work is refused."""
+    def close(self, successor: FunctionRunner | None = None) -> None:
+        """Stop for good. Messages that wait go to `successor`, another version of the same function, which starts
+        when this one's workers are gone: both may want the same serial port. Other work is refused."""
         self.closed = True
         self._cancel_retry()
+        if successor is not None:
+            self._successor = successor
+            successor._predecessor = self
+            self.queue.hand_messages_to(successor.queue)
         for worker in list(self.workers.values()):
             worker.retire()
         self._fail_waiting(refused(f"{self.plan.arn} is not deployed any more"))
@@ -224,6 +231,8 @@ class FunctionRunner:
             self._died(worker, problem)
         if not self.closed:
             self._grow()
+        elif self._successor is not None:
+            self._successor.ensure()
         self._changed()
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -253,6 +262,10 @@ class FunctionRunner:
     def _grow(self) -> None:
         if self.closed:
             return
+        if self._predecessor is not None:
+            if self._predecessor.workers:
+                return
+            self._predecessor = None
         if self.plan.pinned:
             if not self.workers and self._retry is None:
                 self._start()

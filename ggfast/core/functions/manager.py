@@ -175,17 +175,20 @@ class FunctionManager:
         wanted = {plan.arn: plan for plan in plans}
         removed = [self._functions.pop(arn) for arn in list(self._functions) if arn not in wanted]
         self._leaving = {runner for runner in self._leaving if runner.workers}
-        for runner in removed:
-            self._router.remove_target(runner.plan.arn)
-            self._leaving.add(runner)
-            runner.close()
+        added: dict[str, FunctionRunner] = {}
         for arn, plan in wanted.items():
             existing = self._functions.get(arn)
             if existing is None:
-                self._add(plan)
+                added[plan.name] = self._add(plan)
             elif existing.plan.digest != plan.digest:
                 existing.replace(plan)
-            self._functions[arn].ensure()
+        for runner in removed:
+            self._router.remove_target(runner.plan.arn)
+            self._leaving.add(runner)
+            runner.close(added.get(runner.plan.name))
+        for runner in self._functions.values():
+            runner.pump()
+            runner.ensure()
         self._sweep_later()
         patience = limits.WORKER_FINISH_S + limits.WORKER_EXIT_S
         running = list(self._functions.values())

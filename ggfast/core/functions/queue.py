@@ -68,11 +68,6 @@ class WorkQueue:
             raise LimitReached("the number of waiting work items", self._pool.items + 1, self._pool.items_max)
         self._append(invocation)
 
-    def push_front(self, invocation: Invocation) -> None:
-        """Put back work that no handler has seen; its room is not asked for again."""
-        self._pool.take(invocation.size)
-        self._waiting.appendleft(invocation)
-
     def absorb(self) -> None:
         """Move arrivals behind what waits already, as far as the shared room goes."""
         while (message := self._peeked()) is not None:
@@ -86,6 +81,17 @@ class WorkQueue:
             return invocation
         message = self.ring.pop()
         return None if message is None else self._from_message(message[0], message[1])
+
+    def hand_messages_to(self, other: WorkQueue) -> None:
+        """Move messages behind what `other` has; invocations somebody waits for stay. All of it had its room."""
+        kept = []
+        for invocation in self.clear():
+            if invocation.done is None:
+                other._append(invocation)
+            else:
+                kept.append(invocation)
+        for invocation in kept:
+            self._append(invocation)
 
     def clear(self) -> list[Invocation]:
         """Take everything out."""

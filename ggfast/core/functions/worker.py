@@ -192,7 +192,9 @@ class Worker:
         try:
             spawned = await self._around.channel.adopt(self.instance)
         except OperatingError as error:
-            self._lose(f"the running worker could not be taken over: {error}")
+            self._reason = f"the running worker could not be taken over: {error}"
+            await self._send_kill()
+            self._lose(self._reason)
             return
         self._attach(spawned)
         self._around.log.info("Adopted worker.", functionArn=self.arn, workerId=self.instance, pid=self.pid)

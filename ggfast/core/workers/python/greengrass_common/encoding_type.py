@@ -2,5 +2,7 @@
 
 
 class EncodingType(object):
+    """The values of ENCODING_TYPE."""
+
     JSON = "json"
     BINARY = "binary"

@@ -22,7 +22,7 @@ from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec
 
 WORKER_MODULE = "ggworker"
 ORDINARY_ID_MIN = 1_000  # first id of people's accounts on Debian; below it live services with data of their own
-ID_MAX = 0xFFFF_FFFE
+ID_MAX = 0xFFFF_FFFE  # the largest id the kernel takes; the one above means "unchanged"
 
 
 def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:

@@ -201,3 +201,13 @@ def test_P4_an_unchanged_function_survives_a_deployment(core: Core) -> None:
         assert probe.disconnects == 0
         probe.publish("loop", b"same session", qos=1)
         assert probe.expect() == ("loop", b"same session")
+
+
+def test_P7_a_damaged_group_file_does_not_stop_the_core(core: Core) -> None:
+    core.stop()
+    (core.root / "ggc" / "deployment" / "group" / "group.json").write_text('{"Arn": 7, "Cores": {}')
+    core.start()
+    assert core.status()["functions"] == []
+    assert "failed to load group" in core.log()
+    core.deploy(group(core))
+    eventually(lambda: counter_row(core)["pids"], "the function runs")

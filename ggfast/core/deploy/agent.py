@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ggfast import limits
 from ggfast.core.deploy.apply import GroupApplier, failure_of
-from ggfast.core.deploy.store import Store
+from ggfast.core.deploy.store import Recovery, Store
 from ggfast.core.functions.manager import FunctionManager
 from ggfast.errors import DeploymentFailed, GgfastError
 from ggfast.group.document import Group
@@ -35,9 +35,11 @@ class DeploymentAgent:
     async def start(self) -> None:
         """Bring up what is on disk. A group that cannot run here is reported; the core runs without it."""
         async with self._lock:
-            self._store.recover()
-            group = self._store.load_active()
             try:
+                recovery = self._store.recover()
+                if recovery is Recovery.ROLLED_BACK:
+                    self._log.warn("A deployment was cut off: the group before it is back.")
+                group = self._store.load_active()
                 problems = await self._applier.start(group)
             except GgfastError as error:
                 self._log.error("Unable to create server due to: failed to load group.", errorString=str(error))

@@ -133,7 +133,7 @@ DAEMON_STOP_S: Final = 10.0  # from the stop event to SIGKILL
 CRASH_LOG_BYTES_MAX: Final = 1 * MIB  # then it becomes crash.log.1 and a new one begins
 
 # --- daemon ---------------------------------------------------------------------------------------------
-GC_THRESHOLD: Final = 20_000  # new containers before a collection: the lane makes none, policy code few, pauses stay rare
+GC_THRESHOLD: Final = 20_000  # new containers before a collection: the lane makes none, policy code few
 
 # --- function packages (sandbox row 52) -------------------------------------------------------------------
 PACKAGE_ARCHIVE_BYTES_MAX: Final = 256 * MIB  # a zip is never larger than what it holds
@@ -157,7 +157,7 @@ BROKER_CONNECT_TIMEOUT_S: Final = 10.0  # from accepted to CONNECT; the SDKs giv
 BROKER_CONNECTIONS_MAX: Final = 4_096  # GROUP_DEVICES_MAX with reconnects overlapping their predecessors
 BROKER_SUBSCRIPTIONS_MAX: Final = 1_024  # filters of one client; AWS IoT allows 50 a connection
 BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a client; 16 bytes each
-BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones of persistent sessions included
+BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones included
 BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes
 BROKER_OUTPUT_BYTES_MAX: Final = 512 * KIB  # unwritten output of one client above the transport's own buffer
 BROKER_WRITE_HIGH_BYTES: Final = 64 * KIB  # the transport's buffer above which a client counts as congested

@@ -7,7 +7,7 @@ OPERATIONS = (
     ("whiteout", 1), ("opaque", 1), ("symlink", 2), ("node", 1), ("file", 2), ("bind", 2), ("chdir", 1),
     ("pivot", 0), ("umount", 1), ("hostname", 1), ("rlimit", 0), ("descriptors", 0), ("keyring", 0),
     ("bounding", 0), ("groups", 1), ("ids", 0), ("nocaps", 0), ("pdeathsig", 0), ("no_new_privs", 0),
-    ("landlock", 0), ("seccomp", 1), ("signals", 0), ("title", 1), ("umask", 0), ("exec", 2),
+    ("landlock", 0), ("seccomp", 1), ("signals", 0), ("title", 1), ("umask", 0), ("exec", 2), ("exit", 0),
 )
 OPTIONAL = 1
 DONE = 0xFFFFFFFF  # operation index of the record that says "completed"
@@ -17,7 +17,7 @@ cdef enum:
     OP_WRITE, OP_OPEN, OP_WRITE_SLOT, OP_SETSID, OP_UNSHARE, OP_MOUNT, OP_MKDIR, OP_WHITEOUT, OP_OPAQUE, OP_SYMLINK
     OP_NODE, OP_FILE, OP_BIND, OP_CHDIR, OP_PIVOT, OP_UMOUNT, OP_HOSTNAME, OP_RLIMIT, OP_DESCRIPTORS, OP_KEYRING
     OP_BOUNDING, OP_GROUPS, OP_IDS, OP_NOCAPS, OP_PDEATHSIG, OP_NO_NEW_PRIVS, OP_LANDLOCK, OP_SECCOMP, OP_SIGNALS
-    OP_TITLE, OP_UMASK, OP_EXEC, OP_COUNT
+    OP_TITLE, OP_UMASK, OP_EXEC, OP_EXIT, OP_COUNT
 
 cdef enum:
     STRINGS_MAX = 4
@@ -283,9 +283,11 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
     elif op.code == OP_MOUNT:
         return mount_(or_null(s[0]), s[1], or_null(s[2]), <unsigned long>op.n[0], or_null(s[3]))
     elif op.code == OP_MKDIR:
-        if mkdir(s[0], 0o700) or chown(s[0], <uid_t>op.n[1], <gid_t>op.n[2]):
+        if mkdir(s[0], <mode_t>op.n[0]):
             return -1
-        return chmod(s[0], <mode_t>op.n[0])
+        if (op.n[1] or op.n[2]) and chown(s[0], <uid_t>op.n[1], <gid_t>op.n[2]):
+            return -1
+        return chmod(s[0], <mode_t>op.n[0]) if op.n[0] & ~<uint64_t>0o755 else 0  # what the umask 022 took away
     elif op.code == OP_WHITEOUT:
         return mknod(s[0], S_IFCHR, 0)
     elif op.code == OP_OPAQUE:
@@ -340,7 +342,9 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
     elif op.code == OP_UMASK:
         umask(<mode_t>op.n[0])
         return 0
-    return execute_image(op, s[0], s[1])  # OP_EXEC: check_plan admits no other code
+    elif op.code == OP_EXEC:
+        return execute_image(op, s[0], s[1])
+    _exit(0)  # OP_EXIT: check_plan admits no other code
 
 
 cdef void report(int error_fd, uint32_t index, int failure) noexcept nogil:
@@ -368,7 +372,7 @@ cdef int execute_plan(const char *plan, size_t size, int error_fd) noexcept nogi
             memcpy(&lengths[index], plan + cursor, 4)
             strings[index] = plan + cursor + 4
             cursor += 5 + lengths[index]
-        if op.code == OP_EXEC:  # nothing can be said after it succeeded; a failure is a second record
+        if op.code >= OP_EXEC:  # nothing can be said after it succeeded; a failure is a second record
             report(error_fd, 0xFFFFFFFF, 0)
         if run_op(op, strings, lengths, slots, &error_fd) and not op.flags & 1:
             report(error_fd, number, errno)

@@ -14,6 +14,7 @@ Everything the host shows is hidden, replaced or read-only before the first line
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import struct
@@ -106,6 +107,11 @@ class Builder:
         numbers = (flags, found.kind, found.node if node else 0, create)
         self.add(step, "bind", source, destination, n=numbers)
 
+    def extend(self, part: Plan) -> None:
+        """Append operations made earlier."""
+        self._parts.append(part.data)
+        self._steps.extend(part.steps)
+
     def finish(self) -> Plan:
         """The plan."""
         return Plan(b"".join(self._parts), tuple(self._steps))
@@ -118,14 +124,11 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     """The whole plan; looks at the host's disk only for owners of directories above hidden trees."""
     plan = Builder()
     _charge(plan, around)
-    separate(plan, cgroup_namespace=host.cgroup_namespaces)
-    _stage(plan, spec)
-    if host.overlay:
-        _overlay_root(plan, around, host)
-    else:
-        _bind_root(plan, around, host)
-    _proc(plan, host)
-    _devices(plan, spec, around)
+    hidden = tuple(path for path in sorted(set(around.hidden)) if os.path.lexists(path))
+    plan.extend(_house(spec.tmpfs_kb, spec.sysfs, hidden, host))
+    for device, found in zip(spec.devices, around.devices, strict=True):
+        plan.bind(f"device {device.path}", device.path, device.path, MS_NOSUID | MS_NOEXEC, found)
+    plan.remount("seal /dev", ROOT + "/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
     _contents(plan, spec, around)
     if not host.overlay:
         plan.remount("seal the root", ROOT, MS_RDONLY | MS_NOSUID | MS_NODEV)
@@ -134,7 +137,25 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     return plan.finish()
 
 
-def overlay_trial(directory: str = ".") -> Plan:
+@functools.lru_cache(maxsize=32)  # one entry per memory size in use, times root or not
+def _house(tmpfs_kb: int, sysfs: bool, hidden: tuple[str, ...], host: Host) -> Plan:
+    """The part that differs little between functions, made once: two thirds of the operations."""
+    plan = Builder()
+    separate(plan, cgroup_namespace=host.cgroup_namespaces)
+    _stage(plan, tmpfs_kb)
+    if host.overlay:
+        _overlay_root(plan, hidden, host)
+    else:
+        _bind_root(plan, hidden, host)
+    _devices(plan)
+    _proc(plan, host)
+    if sysfs:
+        flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+        plan.mount("mount /sys", "sysfs", ROOT + "/sys", "sysfs", flags)
+    return plan.finish()
+
+
+def overlay_trial(directory: str = ".") -> Builder:
     """The part of a plan that decides whether this machine can have overlay roots; `directory` holds STAGING."""
     plan = Builder()
     plan.add("enter trial", "chdir", directory)
@@ -146,7 +167,7 @@ def overlay_trial(directory: str = ".") -> Plan:
     plan.directory("opaque /run", UPPER + "/run")
     plan.add("opaque /run", "opaque", UPPER + "/run")
     plan.mount("mount overlay", "overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, _overlay_options())
-    return plan.finish()
+    return plan
 
 
 def _overlay_options() -> str:
@@ -173,8 +194,8 @@ def separate(plan: Builder, *, cgroup_namespace: bool) -> None:
     plan.mount("slave mounts", "", "/", "", MS_REC | MS_SLAVE)
 
 
-def _stage(plan: Builder, spec: WorkerSpec) -> None:
-    options = f"size={spec.tmpfs_kb}k,nr_inodes={max(1024, spec.tmpfs_kb // 4)},mode=755"
+def _stage(plan: Builder, tmpfs_kb: int) -> None:
+    options = f"size={tmpfs_kb}k,nr_inodes={max(1024, tmpfs_kb // 4)},mode=755"
     plan.mount("staging tmpfs", "ggfast", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, options)
     plan.add("enter staging", "chdir", STAGING)
     for name in (UPPER, WORK, ROOT):
@@ -183,7 +204,7 @@ def _stage(plan: Builder, spec: WorkerSpec) -> None:
         plan.directory("make staging", name, 0o1777)
 
 
-def _overlay_root(plan: Builder, around: Surroundings, host: Host) -> None:
+def _overlay_root(plan: Builder, hidden: Sequence[str], host: Host) -> None:
     made: set[str] = set()
     for path, mode in OPAQUE:
         plan.directory(f"opaque {path}", UPPER + path, mode)
@@ -192,12 +213,12 @@ def _overlay_root(plan: Builder, around: Surroundings, host: Host) -> None:
     _furnish_var(plan, UPPER)
     covered = [path for path, _ in OPAQUE] + ["/tmp", "/dev", "/proc", "/sys"]
     later = []
-    for path in sorted(set(around.hidden)):
+    for path in hidden:
         if below_any(path, covered) is not None:
             continue
         if below_any(path, host.partitions) is not None:
             later.append(path)
-        elif os.path.lexists(path):
+        else:
             _parents(plan, path, made)
             plan.add(f"hide {path}", "whiteout", UPPER + path)
             covered.append(path)
@@ -220,7 +241,7 @@ def _parents(plan: Builder, path: str, made: set[str]) -> None:
     made.add(above)
 
 
-def _bind_root(plan: Builder, around: Surroundings, host: Host) -> None:
+def _bind_root(plan: Builder, hidden: Sequence[str], host: Host) -> None:
     """Where overlay cannot be had: an empty root, the host's top-level directories bound read-only into it."""
     plan.mount("bind root", ROOT, ROOT, "", MS_BIND)
     for path in ("/tmp", "/dev", "/proc", "/sys", "/lambda", "/runtime", *(path for path, _ in OPAQUE)):
@@ -230,7 +251,7 @@ def _bind_root(plan: Builder, around: Surroundings, host: Host) -> None:
     covered = ["/" + name for name in own]
     for name, link in host.top_level:
         path = "/" + name
-        if name in own or path in around.hidden:
+        if name in own or path in hidden:
             covered.append(path)
         elif link:
             plan.add(f"link {path}", "symlink", link, ROOT + path)
@@ -239,8 +260,8 @@ def _bind_root(plan: Builder, around: Surroundings, host: Host) -> None:
     for partition in host.partitions:
         if below_any(partition, covered) is None:
             plan.bind(f"show {partition}", partition, partition, MS_RDONLY | MS_NOSUID | MS_NODEV, _kind(partition))
-    for path in sorted(set(around.hidden)):
-        if below_any(path, covered) is None and os.path.lexists(path):
+    for path in hidden:
+        if below_any(path, covered) is None:
             _cover(plan, path)
             covered.append(path)
 
@@ -272,11 +293,11 @@ def _proc(plan: Builder, host: Host) -> None:
         plan.mount(f"protect /proc/{name}", path, path, "", MS_BIND)
         plan.remount(f"protect /proc/{name}", path, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for name in host.proc_masked:
-        # The source is checked to be the real null device: a swapped one would unmask everything.
-        plan.bind(f"mask /proc/{name}", "/dev/null", "/proc/" + name, MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL_NODE)
+        # The source is the null device made above, so nobody can have exchanged it for something readable.
+        plan.mount(f"mask /proc/{name}", ROOT + "/dev/null", f"{ROOT}/proc/{name}", "", MS_BIND)
 
 
-def _devices(plan: Builder, spec: WorkerSpec, around: Surroundings) -> None:
+def _devices(plan: Builder) -> None:
     dev = ROOT + "/dev"
     plan.mount("mount /dev", "ggfast", dev, "tmpfs", MS_NOSUID | MS_NOEXEC, DEV_OPTIONS)
     for name, minor in NODES:
@@ -284,13 +305,7 @@ def _devices(plan: Builder, spec: WorkerSpec, around: Surroundings) -> None:
     for name, target in LINKS:
         plan.add(f"make /dev/{name}", "symlink", target, f"{dev}/{name}")
     plan.directory("make /dev/shm", dev + "/shm")
-    for device, found in zip(spec.devices, around.devices, strict=True):
-        plan.bind(f"device {device.path}", device.path, device.path, MS_NOSUID | MS_NOEXEC, found)
     plan.mount("mount /dev/shm", SHM, dev + "/shm", "", MS_BIND)
-    plan.remount("seal /dev", dev, MS_RDONLY | MS_NOSUID | MS_NOEXEC)
-    if spec.sysfs:
-        flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-        plan.mount("mount /sys", "sysfs", ROOT + "/sys", "sysfs", flags)
 
 
 def _contents(plan: Builder, spec: WorkerSpec, around: Surroundings) -> None:

@@ -51,7 +51,7 @@ def isolation_level(probes: list[Probe]) -> str:
     return "full containers"
 
 
-def _attempt(plan: plans.Plan) -> str | None:
+def _attempt(plan: plans.Builder) -> str | None:
     try:
         return trial.attempt(plan)
     except OSError as error:
@@ -99,12 +99,12 @@ def _device_programs(layout: Layout) -> str | None:
 def _container() -> Iterator[Probe]:
     separate = plans.Builder()
     plans.separate(separate, cgroup_namespace=False)
-    yield _probe("namespaces", _attempt(separate.finish()), "PID, mount, IPC, UTS", KERNEL_ADVICE, required=True)
+    yield _probe("namespaces", _attempt(separate), "PID, mount, IPC, UTS", KERNEL_ADVICE, required=True)
 
     proc = plans.Builder()
     plans.separate(proc, cgroup_namespace=False)
     proc.mount("mount /proc", "proc", "/proc", "proc", plans.MS_NOSUID | plans.MS_NODEV | plans.MS_NOEXEC)
-    yield _probe("own /proc", _attempt(proc.finish()), "a fresh procfs", KERNEL_ADVICE, required=True)
+    yield _probe("own /proc", _attempt(proc), "a fresh procfs", KERNEL_ADVICE, required=True)
 
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, plans.STAGING).mkdir()
@@ -123,13 +123,13 @@ def _filter() -> str | None:
     plan = plans.Builder()
     plan.add("no_new_privs", "no_new_privs")
     plan.add("seccomp filter", "seccomp", program, n=(seccomp.install_flags(os.uname().release),))
-    return _attempt(plan.finish())
+    return _attempt(plan)
 
 
 def _single(step: str, operation: str, *strings: str, n: tuple[int, ...] = ()) -> str | None:
     plan = plans.Builder()
     plan.add(step, operation, *strings, n=n)
-    return _attempt(plan.finish())
+    return _attempt(plan)
 
 
 def _comfort() -> Iterator[Probe]:

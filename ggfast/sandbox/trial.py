@@ -6,20 +6,23 @@ import os
 import struct
 
 from ggfast._ext import kernel
-from ggfast.sandbox.plan import Plan
+from ggfast.sandbox.plan import Builder
 
 RECORD = struct.Struct("=II")
 
 
-def attempt(plan: Plan) -> str | None:
+def attempt(trial: Builder) -> str | None:
     """None when every step worked, else the failing step and its reason. Blocks for the child's life; raises
-    OSError when not even the fork into a new PID namespace is possible."""
+    OSError when not even the fork into a new PID namespace is possible.
+
+    The child ends inside the executor: not one line of the caller's Python runs in it.
+    """
+    trial.add("end", "exit")
+    plan = trial.finish()
     namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         pid = kernel.spawn(plan.data, writer, namespace)
-        if pid == 0:
-            os._exit(0)  # before anything else: the child must not run one line of the caller's code
         os.close(writer)
         writer = -1
         os.waitpid(pid, 0)

@@ -627,3 +627,20 @@ def test_a_call_that_waits_through_the_daemons_restart_fails_with_a_reason() -> 
             lost.cancel()
 
     run(body())
+
+
+def test_a_handler_that_hangs_through_the_daemons_restart_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with a_world(sdk_version="1.6.1") as world:
+            plans = [world.plan("pinned", ADOPTED, pinned=True, timeout_s=1)]
+            await world.manager.apply(plans)
+            lost = asyncio.ensure_future(ask(world, "pinned", sleep=60))
+            await asyncio.sleep(0.3)
+            await restart_daemon(world, plans)
+            assert await answer(world, "pinned") == 1  # a new process
+            reasons = [record[2].get("reason") for record in world.log.records]
+            assert "its handler, running since before the daemon's restart, took more than 1.5 seconds" in reasons
+            lost.cancel()
+
+    monkeypatch.setattr(limits, "WORKER_RESTART_GRACE_S", 0.5)
+    run(body())

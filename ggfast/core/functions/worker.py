@@ -169,6 +169,8 @@ class Worker:
         self._asked_to_stop = False
         self._exit: Exit | None = None
         self._swept_frames = -1
+        self._adopted = False
+        self._load_s = max(plan.timeout_s, limits.WORKER_LOAD_S_MIN)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -177,18 +179,19 @@ class Worker:
         try:
             spawned = await self._around.channel.spawn(self.instance, self.plan.spec)
         except OperatingError as error:
-            self._lose(f"the worker could not be started: {error}")
+            self._lose(f"the worker could not be started: {error}", "Worker could not be created.")
             return
         self._attach(spawned)
         self._around.log.info("Created worker.", functionArn=self.arn, workerId=self.instance, pid=self.pid)
         if self._link is not None and self.state is WorkerState.STARTING:
             self.state = WorkerState.LOADING
             self._link.send_config(self.plan.config_frame(self.token))
-            self._arm(self._load_time())
+            self._arm(limits.WORKER_SLOW_LOAD_S if self.plan.pinned else self._load_s)
         self._after_start()
 
     async def adopt(self) -> None:
         """Take over a worker that another daemon had started; it reports again when its handler is free."""
+        self._adopted = True
         try:
             spawned = await self._around.channel.adopt(self.instance)
         except OperatingError as error:
@@ -200,7 +203,8 @@ class Worker:
         self._around.log.info("Adopted worker.", functionArn=self.arn, workerId=self.instance, pid=self.pid)
         if self.state is WorkerState.STARTING:
             self.state = WorkerState.LOADING
-            self._arm(self.plan.timeout_s + limits.WORKER_RESTART_GRACE_S)
+            self._load_s = self.plan.timeout_s + limits.WORKER_RESTART_GRACE_S
+            self._arm(self._load_s)
         self._after_start()
 
     def run(self, invocation: Invocation) -> None:
@@ -360,11 +364,6 @@ class Worker:
                 self._link.close()
             self._kill()
 
-    def _load_time(self) -> float:
-        if self.plan.pinned:
-            return limits.WORKER_SLOW_LOAD_S
-        return max(self.plan.timeout_s, limits.WORKER_LOAD_S_MIN)
-
     def _become_idle(self) -> None:
         self.state = WorkerState.IDLE
         self._deadline = None
@@ -402,7 +401,7 @@ class Worker:
         except OperatingError as error:
             self._lose(f"{self._reason or 'it had to be ended'}; {error}")
 
-    def _lose(self, problem: str) -> None:
+    def _lose(self, problem: str, message: str = "Worker is lost.") -> None:
         """The spawner knows no such worker (any more)."""
         if self.state is WorkerState.GONE:
             return
@@ -413,7 +412,7 @@ class Worker:
             self._link.close()
         for pipe in self._pipes:
             pipe.drain()
-        self._around.log.error("Worker is lost.", functionArn=self.arn, workerId=self.instance, reason=problem)
+        self._around.log.error(message, functionArn=self.arn, workerId=self.instance, reason=problem)
         self._settle(unhandled(problem))
         self._forget(self._reason)
 
@@ -481,7 +480,8 @@ class Worker:
             self._around.counters.add("functions.killed.timeout")
             text = f"Task timed out after {self.plan.timeout_s:g} seconds"
             self.end(text, unhandled(text))
-        elif self.state is WorkerState.LOADING and self.plan.pinned:
+        elif self.state is WorkerState.LOADING and self.plan.pinned and not self._adopted:
             self._around.log.warn("The function is still initialising.", functionArn=self.arn, workerId=self.instance)
         elif self.state is WorkerState.LOADING:
-            self.end(f"its initialisation took more than {self._load_time():g} seconds")
+            busy = "its handler, running since before the daemon's restart," if self._adopted else "its initialisation"
+            self.end(f"{busy} took more than {self._load_s:g} seconds")

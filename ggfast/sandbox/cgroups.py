@@ -380,10 +380,8 @@ def _clear(top: str) -> int:
         directories = [path for path, _, _ in os.walk(top, topdown=False)]
         left = 0
         for directory in directories:
+            _kill_members(directory)
             try:
-                for pid in read_text(directory + "/cgroup.procs").split():
-                    if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace
-                        os.kill(int(pid), signal.SIGKILL)
                 os.rmdir(directory)
             except FileNotFoundError:
                 pass
@@ -393,6 +391,15 @@ def _clear(top: str) -> int:
             return 0
         time.sleep(0.001 if attempt < 50 else 0.02)
     return left
+
+
+def _kill_members(directory: str) -> None:
+    try:
+        for pid in read_text(directory + "/cgroup.procs").split():
+            if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace
+                os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass  # gone between reading and killing: the next round sees what is left
 
 
 def _make(path: str) -> None:

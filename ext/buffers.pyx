@@ -178,7 +178,7 @@ cdef class Ring:
 
     def __cinit__(self, Py_ssize_t max_entries, Py_ssize_t max_bytes, bint drop_oldest=True):
         if max_entries < 1 or max_bytes < 1:
-            raise ValueError(f"a ring needs room: found {max_entries} entries, {max_bytes} bytes, expected 1 or more")
+            raise ValueError(f"a ring needs room, found {max_entries} entries and {max_bytes} bytes")
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self.drop_oldest = drop_oldest
@@ -219,7 +219,8 @@ cdef class Ring:
         cdef RingEntry entry = self.entries[self.head]
         self.head = (self.head + 1) & (self.slots - 1)
         self.count -= 1
-        self.bytes -= PyBytes_GET_SIZE(<bytes> entry.topic) + PyBytes_GET_SIZE(<bytes> entry.payload) + RING_ENTRY_COST
+        self.bytes -= PyBytes_GET_SIZE(<bytes> entry.topic) + PyBytes_GET_SIZE(<bytes> entry.payload)
+        self.bytes -= RING_ENTRY_COST
         Py_DECREF(<object> entry.topic)
         Py_DECREF(<object> entry.payload)
         Py_DECREF(<object> entry.source)

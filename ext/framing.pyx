@@ -29,7 +29,9 @@ SUBACK_FAILURE = 0x80
 
 Will = namedtuple("Will", "topic payload qos retain")
 Connect = namedtuple(
-    "Connect", "level clean keep_alive_s client_id will username password", defaults=(True, 0, "", None, None, None)
+    "Connect",
+    "level clean keep_alive_s client_id will username password",
+    defaults=(True, 0, "", None, None, None),
 )
 Connack = namedtuple("Connack", "session_present code")
 Publish = namedtuple("Publish", "topic payload qos retain dup packet_id", defaults=(0, False, False, 0))
@@ -183,7 +185,7 @@ cdef object decode_suback(Span* span):
     cdef int packet_id = take_packet_id(span, "packet id")
     codes = tuple(PyBytes_FromStringAndSize(<const char*> span.at, span.left))
     if not codes or any(code > 2 and code != SUBACK_FAILURE for code in codes):
-        raise Malformed(f"SUBACK return codes are {codes}, expected one or more of 0, 1, 2, 128 [MQTT-3.9.3-2]")
+        raise Malformed(f"SUBACK return codes are {codes}, expected some of 0, 1, 2, 128 [MQTT-3.9.3-2]")
     return Suback(packet_id, codes)
 
 

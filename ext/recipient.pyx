@@ -11,7 +11,7 @@ happens at them:
     window full, or the client does not read   -> the message waits in the backlog
     backlog above half its bounds, or unread
     output above the transport's high water    -> congested: publishers to this client are held back
-    congested for `stall_ticks_max` ticks      -> frozen: they go on; QoS 0 is dropped and counted (slow_reader)
+    congested for `stall_ticks_max` ticks      -> frozen: they go on; QoS 0 is dropped (counted: slow_reader)
     backlog at its bounds                      -> the newest QoS 1 or 2 is dropped and counted (queue_full)
 """
 
@@ -58,13 +58,13 @@ _STATES = ("new", "connected", "offline", "ended")
 
 @cython.final
 cdef class SessionLimits:
-    """The bounds all sessions of a broker share. Bytes and entries; ticks as the broker's sweep counts them."""
+    """The bounds all sessions of a broker share: bytes, entries, ticks of the broker's sweep."""
 
     def __cinit__(self, *, Py_ssize_t packet_bytes_max, Py_ssize_t payload_bytes_max, Py_ssize_t inflight_max,
                   Py_ssize_t queue_bytes_max, Py_ssize_t queue_entries_max, Py_ssize_t output_bytes_max,
                   int stall_ticks_max):
         if not 1 <= inflight_max <= 32768:
-            raise ValueError(f"inflight_max is {inflight_max}, expected 1 to 32768: half of MQTT's packet ids")
+            raise ValueError(f"inflight_max is {inflight_max}, expected 1 to 32768, half of the packet ids")
         self.packet_bytes_max = packet_bytes_max
         self.payload_bytes_max = payload_bytes_max
         self.inflight_max = inflight_max
@@ -122,7 +122,7 @@ cdef class Recipient:
 
     cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
                      Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1:
-        """Send or queue one message: 1 if taken, 0 if dropped (and counted). `shared` caches the stored form."""
+        """Send or queue one message: 1 if taken, 0 if dropped and counted. `shared` keeps the stored form."""
         if qos == 0:
             if self.state != LIVE:
                 self.outlet.tally.offline += 1
@@ -145,8 +145,9 @@ cdef class Recipient:
             return self.launch(topic, topic_bytes, payload, payload_bytes, qos, retain, shared)
         return self.enqueue(topic, topic_bytes, payload, payload_bytes, qos, retain, shared)
 
-    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages, bytes shared) except -1:
-        """Pass on whole QoS 0 frames as they came in; 0 if they were dropped. `shared` is the same bytes or None."""
+    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
+                           bytes shared) except -1:
+        """Pass on whole QoS 0 frames as they came in; 0 if dropped. `shared`: the same bytes, or None."""
         if self.state != LIVE:
             self.outlet.tally.offline += messages
             return 0
@@ -170,7 +171,8 @@ cdef class Recipient:
         """Whether a message would be dropped now."""
         if qos == 0:
             return (self.frozen and self.write_paused) or self.out.used > self.limits.output_bytes_max
-        return (self.stored_bytes + size + <Py_ssize_t> (sizeof(Message) + sizeof(Queued)) > self.limits.queue_bytes_max
+        size += <Py_ssize_t> (sizeof(Message) + sizeof(Queued))
+        return (self.stored_bytes + size > self.limits.queue_bytes_max
                 or self.backlog.count >= self.limits.queue_entries_max)
 
     cdef int touch(self) except -1:
@@ -244,8 +246,9 @@ cdef class Recipient:
             entry = backlog_pop(&self.backlog)
             self.stored_bytes -= message_size(entry.message) + <Py_ssize_t> sizeof(Queued)
             try:
-                self.launch(message_topic(entry.message), entry.message.topic_bytes, message_payload(entry.message),
-                            entry.message.payload_bytes, entry.qos, entry.retain, &entry.message)
+                self.launch(message_topic(entry.message), entry.message.topic_bytes,
+                            message_payload(entry.message), entry.message.payload_bytes,
+                            entry.qos, entry.retain, &entry.message)
             finally:
                 message_drop(entry.message)
         return 0
@@ -301,7 +304,8 @@ cdef class Recipient:
 
     # --- the slow lane's side --------------------------------------------------------------------------
 
-    def start(self, str client_id not None, str source not None, int level, bint clean, int keep_alive_s, double now):
+    def start(self, str client_id not None, str source not None, int level, bint clean, int keep_alive_s,
+              double now):
         """The CONNECT was accepted. Seconds; `keep_alive_s` 0 means none."""
         self.client_id = client_id
         self.source = source
@@ -358,7 +362,8 @@ cdef class Recipient:
             elif flight.state != DONE and flight.message != NULL:
                 put_publish(self.out, message_topic(flight.message), flight.message.topic_bytes,
                             message_payload(flight.message), flight.message.payload_bytes,
-                            1 if flight.state == SENT_ONCE else 2, flight.retain, True, window_id(&self.window, i))
+                            1 if flight.state == SENT_ONCE else 2, flight.retain, True,
+                            window_id(&self.window, i))
         self.touch()
         self.pump()
 

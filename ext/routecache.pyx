@@ -1,7 +1,7 @@
 """Answers of the router by (source, topic): a bounded hash table of Routes.
 
-Sets of a few slots, so that a look-up compares a bounded number of entries; past a bound in bytes the slots are
-emptied one after the other. The router empties it as a whole when anything a route was made from changes.
+Sets of a few slots, so that a look-up compares a bounded number of entries; past a bound in bytes the slots
+are emptied one after the other. The router empties it as a whole when anything a route was made from changes.
 """
 
 import secrets
@@ -71,14 +71,15 @@ cdef class RouteCache:
         """The cached Route, borrowed, or NULL."""
         cdef Slot* slot
         cdef int way
+        cdef bytes known
         if self.set_count == 0:
             return NULL
         slot = &self.slots[(hash & <uint64_t> (self.set_count - 1)) * WAYS]
         for way in range(WAYS):
             if slot.hash == hash and slot.route != NULL:
-                if ((<Route> slot.route).source is source
-                        and PyBytes_GET_SIZE((<Route> slot.route).topic) == count
-                        and memcmp(PyBytes_AS_STRING((<Route> slot.route).topic), topic, <size_t> count) == 0):
+                known = (<Route> slot.route).topic
+                if ((<Route> slot.route).source is source and PyBytes_GET_SIZE(known) == count
+                        and memcmp(PyBytes_AS_STRING(known), topic, <size_t> count) == 0):
                     return slot.route
             slot += 1
         return NULL

@@ -6,8 +6,8 @@
 Any change of table, subscriptions or targets raises the generation, which empties the cache. The cache is
 bounded in entries and bytes; past a bound the oldest positions are emptied.
 
-The run: QoS 0 frames that follow each other in the read buffer and go the same way are delivered as one piece,
-byte for byte as they came, when the way changes or the batch ends (`settle`).
+The run: QoS 0 frames that follow each other in the read buffer and go the same way are delivered as one
+piece, byte for byte as they came, when the way changes or the batch ends (`settle`).
 
 Table mode (`open=False`): a message passes only by a rule (source, subject, target), and to a client only if
 its own SUBSCRIBE matches too. Open mode: every client reaches every client; rules still reach functions and
@@ -55,7 +55,8 @@ cdef class Router(Outlet):
     """See the module. `retain(source, topic, payload, qos)` is called for messages with the retain flag."""
 
     def __cinit__(self, bint open, *, Py_ssize_t topic_bytes_max=65535, Py_ssize_t topic_slashes_max=-1,
-                  Py_ssize_t cache_entries_max=ROUTE_CACHE_ENTRIES_MAX, Py_ssize_t cache_bytes_max=ROUTE_CACHE_BYTES_MAX):
+                  Py_ssize_t cache_entries_max=ROUTE_CACHE_ENTRIES_MAX,
+                  Py_ssize_t cache_bytes_max=ROUTE_CACHE_BYTES_MAX):
         self.open = open
         self.topic_bytes_max = topic_bytes_max
         self.topic_slashes_max = topic_slashes_max
@@ -71,7 +72,8 @@ cdef class Router(Outlet):
 
     cdef int publish_view(self, Recipient source, PublishView* view) except -1:
         cdef Route route = <Route> source.route
-        if (route is None or route.generation != self.generation or PyBytes_GET_SIZE(route.topic) != view.topic_bytes
+        if (route is None or route.generation != self.generation
+                or PyBytes_GET_SIZE(route.topic) != view.topic_bytes
                 or memcmp(PyBytes_AS_STRING(route.topic), view.topic, <size_t> view.topic_bytes) != 0):
             route = self.route_for(source, <Source> source.party, view.topic, view.topic_bytes)
         if view.qos or view.retain or route.others is not None:
@@ -114,12 +116,12 @@ cdef class Router(Outlet):
         return 0
 
     cdef Route route_for(self, Recipient session, Source source, const uint8_t* topic, Py_ssize_t count):
-        """The route of (source, topic), from the cache or resolved. Raises Violation for a topic out of bounds."""
+        """The route of (source, topic), cached or resolved. Raises Violation for a topic out of bounds."""
         cdef uint64_t hash
         cdef void* found = NULL
         cdef Route route
-        if self.open:
-            source = self.everyone if source is None or source.rules is None else source
+        if source is None or (self.open and source.rules is None):
+            source = self.everyone
         hash = hash_of(topic, count) ^ source.salt
         if self.cache.generation == self.generation:
             found = self.cache.find(source, topic, count, hash)
@@ -155,7 +157,7 @@ cdef class Router(Outlet):
         route.permitted = self.open or len(names) > 0
         for name in names:
             if name == CLOUD and source.name == CLOUD:
-                continue                               # never back to where it came from (greengrass-core 5.2)
+                continue                               # never back to its source (greengrass-core 5.2)
             target = <Target> self.targets.get(name)
             if target is not None:
                 if route.others is None:
@@ -210,7 +212,8 @@ cdef class Router(Outlet):
                 taken += self.hand_over(target, source, route.topic, payload, view.qos, view.retain)
         return taken
 
-    cdef bint hand_over(self, Target target, str source, bytes topic, bytes payload, int qos, bint retain) except -1:
+    cdef bint hand_over(self, Target target, str source, bytes topic, bytes payload, int qos,
+                        bint retain) except -1:
         """Queue at a function or offer to a sink. A sink that raises is counted and logged once."""
         cdef bint was_empty, was_busy
         if target.ring is not None:
@@ -302,7 +305,7 @@ cdef class Router(Outlet):
         return record is not None and record.rules is not None and target in record.rules.match(topic)
 
     def add_function(self, str name not None, Ring ring not None, notify: Callable[[], None]) -> None:
-        """A function's queue; `notify` is called at the end of a batch in which the ring stopped being empty."""
+        """A function's queue; `notify` follows at the end of a batch in which it stopped being empty."""
         cdef Target target = Target(name)
         target.ring = ring
         target.notify = notify
@@ -362,7 +365,7 @@ cdef class Router(Outlet):
             self.subscribe(new, pattern, qos)
 
     def subscribe(self, Recipient session not None, bytes pattern not None, int qos) -> bool:
-        """Grant a filter, replacing its QoS; True if it is new. Raises Violation for a filter out of bounds."""
+        """Grant a filter, replacing its QoS; True if it is new. Raises Violation for a bad filter."""
         self.check_pattern(pattern)
         if self.open:
             try:
@@ -391,14 +394,14 @@ cdef class Router(Outlet):
         if PyBytes_GET_SIZE(pattern) > self.topic_bytes_max:
             raise Violation(f"a topic filter of {len(pattern)} bytes, the limit is {self.topic_bytes_max}")
         if fault != NULL:
-            raise Violation(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7.1, MQTT-4.7.3-1]")
+            raise Violation(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7]")
         return 0
 
     # --- publishing from Python ------------------------------------------------------------------------
 
     def publish(self, str source not None, bytes topic not None, bytes payload not None, int qos=0,
                 bint retain=False) -> int:
-        """Route one message and flush; the number of targets that took it. Raises Violation for a bad topic."""
+        """Route one message and flush; how many targets took it. Raises Violation for a bad topic."""
         cdef PublishView view
         cdef Route route
         cdef int taken
@@ -410,8 +413,8 @@ cdef class Router(Outlet):
             self.end_batch()
         return taken
 
-    def publish_all_or_error(self, str source not None, bytes topic not None, bytes payload not None, int qos=0,
-                             bint retain=False) -> int:
+    def publish_all_or_error(self, str source not None, bytes topic not None, bytes payload not None,
+                             int qos=0, bint retain=False) -> int:
         """Like `publish`, but LimitReached, and nothing delivered, if any target would not take it now."""
         cdef Route route
         cdef Py_ssize_t i, size = PyBytes_GET_SIZE(topic) + PyBytes_GET_SIZE(payload)
@@ -422,8 +425,9 @@ cdef class Router(Outlet):
         for i in range(route.hop_count):
             session = <Recipient> route.hops[i].session
             if session.is_full(min(qos, route.hops[i].qos), size):
-                raise LimitReached(f"the queue of {session.source} in bytes", session.stored_bytes + session.out.used + size,
-                                   session.limits.queue_bytes_max, hint="Nothing was delivered; try again later.")
+                raise LimitReached(f"the queue of {session.source} in bytes",
+                                   session.stored_bytes + session.out.used + size,
+                                   session.limits.queue_bytes_max, hint="Nothing was delivered; try later.")
         for target in route.others or ():
             if target.ring is not None and not target.ring.has_room(size):
                 full_of_entries = target.ring.count >= target.ring.max_entries
@@ -431,11 +435,10 @@ cdef class Router(Outlet):
                     f"the queue of {target.name} in {'messages' if full_of_entries else 'bytes'}",
                     target.ring.count + 1 if full_of_entries else target.ring.bytes + size,
                     target.ring.max_entries if full_of_entries else target.ring.max_bytes,
-                    hint="Nothing was delivered; try again later.",
-                )
+                    hint="Nothing was delivered; try later.")
             if target.room is not None and not target.room(size):
                 raise LimitReached(f"the message for {target.name} in bytes", size, 0,
-                                   hint="Its queue is full; nothing was delivered; try again later.")
+                                   hint="Its queue is full; nothing was delivered.")
         return self.publish(source, topic, payload, qos, retain)
 
     cdef Route python_route(self, str source, bytes topic):

@@ -1,11 +1,11 @@
-"""One MQTT client's protocol state. No sockets, no clock: bytes come in, bytes go to `write`, time is passed in.
+"""One MQTT client's protocol state. No sockets, no clock: bytes in, bytes to `write`, time passed in.
 
     bytes -> data_received -> [inbox] -> handle -> PUBLISH            -> outlet.publish_view  (the lane)
                                                 -> acknowledgements   -> window, backlog      (the lane)
                                                 -> everything else    -> owner.packet(value)  (Python)
 
-The input is parsed where it lies; `inbox` only holds the beginning of a packet whose end has not come, or what
-waits because a target of this client is congested. Output, window and backlog: recipient.pyx.
+The input is parsed where it lies; `inbox` only holds the beginning of a packet whose end has not come, or
+what waits because a target of this client is congested. Output, window and backlog: recipient.pyx.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -45,7 +45,7 @@ from ggfast._ext.framing import packet_name
 from ggfast.errors import Malformed, Violation
 
 cdef enum:
-    BATCH_BYTES = 4 * 1024 * 1024    # handed to targets in one batch; past it the rest of the input waits a turn
+    BATCH_BYTES = 4 * 1024 * 1024    # handed to targets in one batch; past it the input waits a turn
 
 
 @cython.final
@@ -184,7 +184,8 @@ cdef class Session(Recipient):
                 break
             total = 1 + used + remaining
             if total > packet_bytes_max:
-                raise Violation(f"{packet_name(at[0] >> 4)} of {total} bytes, the limit is {packet_bytes_max}")
+                name = packet_name(at[0] >> 4)
+                raise Violation(f"{name} of {total} bytes, the limit is {packet_bytes_max}")
             if total > left:
                 break
             if (at[0] >> 4) == PUBLISH and self.state == LIVE:
@@ -223,7 +224,7 @@ cdef class Session(Recipient):
             raise Malformed("PUBLISH ends inside its topic or packet id")
         view.payload_bytes = rest
         if rest > self.limits.payload_bytes_max:
-            raise Violation(f"PUBLISH with a payload of {rest} bytes, the limit is {self.limits.payload_bytes_max}")
+            raise Violation(f"a payload of {rest} bytes, the limit is {self.limits.payload_bytes_max}")
         self.messages_in += 1
         self.outlet.tally.received += 1
         if view.qos == 0:
@@ -300,7 +301,7 @@ cdef class Session(Recipient):
                 flight.message = NULL
             put_ack(self.out, 0x62, packet_id)
             return self.touch()
-        raise Violation(f"{packet_name(kind)} for packet id {packet_id}, which awaits another packet [MQTT-4.3]")
+        raise Violation(f"{packet_name(kind)} for packet id {packet_id}, which awaits another one [MQTT-4.3]")
 
     # --- the slow lane's side --------------------------------------------------------------------------
 
@@ -330,7 +331,9 @@ cdef class Session(Recipient):
             self.heard = False
             self.last_heard = now
             return False
-        return self.keep_alive_s > 0 and self.state == LIVE and now - self.last_heard >= 1.5 * self.keep_alive_s
+        if self.keep_alive_s == 0 or self.state != LIVE:
+            return False
+        return now - self.last_heard >= 1.5 * self.keep_alive_s
 
     @property
     def is_held(self) -> bool:

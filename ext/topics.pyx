@@ -70,7 +70,9 @@ cdef const char* topic_fault(const uint8_t* topic, Py_ssize_t count, Py_ssize_t 
     return NULL
 
 
-cdef const char* filter_fault(const uint8_t* pattern, Py_ssize_t count, Py_ssize_t max_slashes) noexcept nogil:
+cdef const char* filter_fault(
+    const uint8_t* pattern, Py_ssize_t count, Py_ssize_t max_slashes
+) noexcept nogil:
     """What is wrong with a topic filter, or NULL [MQTT-4.7.1-2, -3, MQTT-4.7.3-1]."""
     cdef Py_ssize_t at
     if count == 0:
@@ -89,7 +91,8 @@ cdef const char* filter_fault(const uint8_t* pattern, Py_ssize_t count, Py_ssize
 
 
 cdef bint filter_matches(
-    const uint8_t* pattern, Py_ssize_t pattern_bytes, const uint8_t* topic, Py_ssize_t topic_bytes, bint hash_takes_parent
+    const uint8_t* pattern, Py_ssize_t pattern_bytes, const uint8_t* topic, Py_ssize_t topic_bytes,
+    bint hash_takes_parent
 ) noexcept nogil:
     """Whether a valid filter matches a valid topic."""
     cdef Py_ssize_t p = 0, t = 0
@@ -126,7 +129,9 @@ def check_topic(bytes topic not None, Py_ssize_t max_bytes=65535, Py_ssize_t max
     """What is wrong with the topic name, as text, or None. `max_slashes` below 0: any depth."""
     if PyBytes_GET_SIZE(topic) > max_bytes:
         return f"it has {len(topic)} bytes, the limit is {max_bytes}"
-    cdef const char* fault = topic_fault(<const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic), max_slashes)
+    cdef const char* fault = topic_fault(
+        <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic), max_slashes
+    )
     return None if fault == NULL else fault.decode()
 
 
@@ -178,7 +183,7 @@ cdef class TopicTree:
         self.hash_takes_parent = hash_takes_parent
 
     def insert(self, bytes pattern not None, key, value=0) -> bool:
-        """Put `key` on a filter, replacing its value there; True if it was not there. ValueError if invalid."""
+        """Put `key` on a filter, replacing its value there; True if it is new. ValueError if invalid."""
         cdef _Node node = <_Node> self.root
         cdef _Node child
         cdef dict entries

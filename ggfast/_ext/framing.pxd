@@ -75,8 +75,8 @@ cdef inline int put_ack(OutBuffer out, int first_byte, int packet_id) except -1:
 
 
 cdef inline int put_publish(
-    OutBuffer out, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload, Py_ssize_t payload_bytes,
-    int qos, bint retain, bint dup, int packet_id
+    OutBuffer out, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
+    Py_ssize_t payload_bytes, int qos, bint retain, bint dup, int packet_id
 ) except -1:
     """A whole PUBLISH; `packet_id` is written only for QoS 1 and 2."""
     cdef Py_ssize_t remaining = 2 + topic_bytes + payload_bytes + (2 if qos else 0)

@@ -1,7 +1,8 @@
 """A client as the router sees it: filters, window, queue and output; and the outlet sessions publish to.
 
-Who owns which bytes: `out` holds what the next write takes; a Flight or Queued entry owns one reference to its
-Message. A PublishView borrows from a read buffer and must be settled (`Outlet.settle`) before that buffer moves.
+Who owns which bytes: `out` holds what the next write takes; a Flight or Queued entry owns one reference to
+its Message. A PublishView borrows from a read buffer and must be settled (`Outlet.settle`) before that buffer
+moves.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -79,7 +80,8 @@ cdef class Recipient:
 
     cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
                      Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
-    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages, bytes shared) except -1
+    cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
+                           bytes shared) except -1
     cdef bint is_full(self, int qos, Py_ssize_t size) noexcept
     cdef int touch(self) except -1
     cdef int flush_out(self) except -1

@@ -44,7 +44,8 @@ cdef class Router(Outlet):
     cdef Route route_for(self, Recipient session, Source source, const uint8_t* topic, Py_ssize_t count)
     cdef Route resolve(self, Source source, const uint8_t* topic, Py_ssize_t count)
     cdef int deliver(self, Route route, str source, PublishView* view, bytes payload) except -1
-    cdef bint hand_over(self, Target target, str source, bytes topic, bytes payload, int qos, bint retain) except -1
+    cdef bint hand_over(self, Target target, str source, bytes topic, bytes payload, int qos,
+                        bint retain) except -1
     cdef int changed(self) except -1
     cdef int check_pattern(self, bytes pattern) except -1
     cdef Route python_route(self, str source, bytes topic)

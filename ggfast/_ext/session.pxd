@@ -1,7 +1,7 @@
 """One client's protocol state in C.
 
-`inbox` owns input that is not yet a whole packet, or that waits while the session is held back; the rest of what
-a session owns stands in recipient.pxd.
+`inbox` owns input that is not yet a whole packet, or that waits while the session is held back; the rest of
+what a session owns stands in recipient.pxd.
 """
 
 from libc.stdint cimport uint8_t

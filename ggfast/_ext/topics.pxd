@@ -1,4 +1,4 @@
-"""Topic checks, matching and the filter tree, for the other extensions. All borrowed bytes: nothing is kept."""
+"""Topic checks, matching and the filter tree, for the other extensions. Nothing borrowed is kept."""
 
 from libc.stdint cimport uint8_t
 
@@ -7,7 +7,8 @@ cdef bint utf8_ok(const uint8_t* text, Py_ssize_t count) noexcept nogil
 cdef const char* topic_fault(const uint8_t* topic, Py_ssize_t count, Py_ssize_t max_slashes) noexcept nogil
 cdef const char* filter_fault(const uint8_t* pattern, Py_ssize_t count, Py_ssize_t max_slashes) noexcept nogil
 cdef bint filter_matches(
-    const uint8_t* pattern, Py_ssize_t pattern_bytes, const uint8_t* topic, Py_ssize_t topic_bytes, bint hash_takes_parent
+    const uint8_t* pattern, Py_ssize_t pattern_bytes, const uint8_t* topic, Py_ssize_t topic_bytes,
+    bint hash_takes_parent
 ) noexcept nogil
 
 

@@ -1,6 +1,7 @@
 """What one client has outstanding: structs inside a Session, functions on them.
 
-Every Message pointer in an entry is one owned reference, given back by `land`, `backlog_pop`'s caller or clear.
+Every Message pointer in an entry is one owned reference; `window_land`, `backlog_pop`'s caller or the clear
+functions give it back.
 """
 
 from libc.stdint cimport uint8_t
@@ -37,7 +38,7 @@ cdef struct Queued:
     uint8_t retain
 
 
-cdef struct Backlog:             # outgoing QoS 1 and 2 that wait for the window or for the client: circular FIFO
+cdef struct Backlog:             # outgoing QoS 1 and 2 that wait for the window or the client
     Queued* entries              # owned; `slots` of them, a power of two
     Py_ssize_t slots, head, count
 

@@ -28,7 +28,7 @@ from ggfast.mqtt.retained import Retained
 
 logger = logging.getLogger("ggfast.broker")
 
-TLS_SHUTDOWN_TIMEOUT_S = 5.0
+TLS_SHUTDOWN_TIMEOUT_S = 5.0  # for the peer's close_notify; embedded stacks often never send one
 BACKLOG = 1024  # a whole group reconnecting at once; the kernel caps it by somaxconn
 
 

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from paho.mqtt.enums import CallbackAPIVersion
 
 from ggfast._ext.framing import Connack, Connect, Publish, decode, encode
 
@@ -78,9 +79,7 @@ class Device:
     ) -> None:
         self.messages: queue.Queue[paho.MQTTMessage] = queue.Queue()
         self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=paho.MQTTv311
-        )
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=paho.MQTTv311)
         self.client.on_connect = lambda _c, _u, flags, code, _p: self.events.put(
             ("connected", (flags.session_present, code.value))
         )
@@ -118,7 +117,7 @@ class Device:
     def next(self) -> tuple[str, bytes, int, bool]:
         """The next message."""
         message = self.messages.get(timeout=TIMEOUT_S)
-        return message.topic, message.payload, message.qos, message.retain
+        return message.topic, bytes(message.payload), message.qos, message.retain
 
     def leave(self) -> None:
         """DISCONNECT and wait for its thread."""
@@ -127,8 +126,7 @@ class Device:
 
     def vanish(self) -> None:
         """Cut the connection without a DISCONNECT."""
-        sock = self.client.socket()
-        assert sock is not None
+        sock: Any = self.client.socket()
         self.client.loop_stop()
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
@@ -229,7 +227,7 @@ def test_retained(shared: BrokerProcess) -> None:
 
 
 def test_will(shared: BrokerProcess) -> None:
-    will = {"topic": "will/x", "payload": b"gone", "qos": 1, "retain": False}
+    will: dict[str, Any] = {"topic": "will/x", "payload": b"gone", "qos": 1, "retain": False}
     with devices(Device(shared.port, "mourner")) as (reader,):
         reader.subscribe("will/#", 1)
         Device(shared.port, "polite", **will).leave()

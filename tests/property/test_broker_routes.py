@@ -43,7 +43,12 @@ class RouterAgainstModel(RuleBasedStateMachine):
     @rule(name=st.sampled_from(SINKS), there=st.booleans())
     def change_a_target(self, name: str, there: bool) -> None:
         if there:
-            self.world.router.add_sink(name, lambda *_: self.taken.append(name) or True)
+
+            def take(*_: object) -> bool:
+                self.taken.append(name)
+                return True
+
+            self.world.router.add_sink(name, take)
             self.model.targets.add(name)
         else:
             self.world.router.remove_target(name)

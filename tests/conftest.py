@@ -1,7 +1,8 @@
 """What all tests share: places and ports, the leak check, and the rule for skips.
 
-Leaks: a test must leave no child process, no thread and no descriptor that was not there before it. What a
-module- or session-scoped fixture starts exists before the check begins and is that fixture's own duty.
+Leaks: a test must leave no child process, thread, descriptor or signal handler that was not there before it. What a
+module- or session-scoped fixture starts exists before the check begins and is that fixture's own duty. A child that
+a test forks and that returns into pytest instead of ending is stopped at once: it would run the rest of the suite.
 
 Skips: a reason starts with `needs `, and the test stands in allowed-skips.txt; else the run fails.
 """
@@ -12,6 +13,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -23,6 +25,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETTLE_S = 2.0  # how long what a test has stopped may take to be gone
+
+ESCAPED_STATUS = 70  # of a forked child that came back into pytest; any number that no test uses
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +95,18 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
+def _handlers() -> dict[str, str]:
+    """What the signals do that people and supervisors send."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = ((number.name, signal.getsignal(number)) for number in numbers)
+    return {f"{name}={handler!r}": f"handled by {handler!r}" for name, handler in handlers}
+
+
 _KINDS: tuple[tuple[str, Callable[[], dict[str, str]]], ...] = (
     ("child process", _children),
     ("thread", _threads),
     ("descriptor", _descriptors),
+    ("signal handler", _handlers),
 )
 
 
@@ -111,7 +123,12 @@ def _leaks(before: list[dict[str, str]]) -> list[str]:
 def leaves_nothing_behind() -> Iterator[None]:
     """Fail the test that leaves processes, threads or descriptors behind."""
     before = [look() for _, look in _KINDS]
-    yield
+    runner = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != runner:
+            os._exit(ESCAPED_STATUS)
     if not _leaks(before):
         return
     gc.collect()

@@ -62,7 +62,7 @@ def examine(root: Path | None, *, insecure: bool = False) -> list[Finding]:
                 about_root += doctor_core.ports(config)
     return [
         *kernel(),
-        *doctor_machine.cgroups(),
+        *doctor_machine.left_over(),
         doctor_machine.link_protection(required=not insecure),
         *doctor_machine.accounts(settings.daemon_user, settings.function_user, settings.function_group),
         doctor_machine.interpreter(settings.function_user),
@@ -90,7 +90,7 @@ def _from_probe(area: Area, probe: Probe) -> Finding:
 
 def isolation_level(findings: Sequence[Finding]) -> str:
     """How functions will be held on this machine, in one phrase."""
-    about = [finding for finding in findings if finding.area in ("kernel", "cgroups")]
+    about = [finding for finding in findings if finding.area == "kernel"]
     missing = [finding.name for finding in about if finding.status is Status.FAIL]
     if missing:
         return f"no container (missing: {', '.join(missing)}); only functions with isolation mode NoContainer can run"

@@ -1,4 +1,4 @@
-"""`doctor`'s look at the machine: accounts, cgroups, protections, interpreter, memory, clock, runtimes.
+"""`doctor`'s look at the machine: accounts, protections, left-over cgroups, interpreter, memory, clock, runtimes.
 
 Nothing is changed. Each check takes the places it reads as arguments, so that tests can show it other machines.
 Sources: greengrass-core 1.5 (requirements), 3.2 and 3.3 (V1's own checks), sandbox 6 and 14.
@@ -26,12 +26,6 @@ from ggfast.cli.findings import Area, Finding
 from ggfast.sandbox.cgroups import PREFIX, detect
 
 PROC: Final = Path("/proc")
-CONTROLLERS: Final = {  # name: (whether containers need it, what is lost without it)
-    "memory": (True, "functions cannot be held to their memory limit"),
-    "pids": (True, "a function could start processes without end"),
-    "devices": (False, "device resources cannot be given to functions"),
-    "cpu": (False, "functions share the processor without weights"),
-}
 INTERPRETER_TIMEOUT_S: Final = 60  # a cold start from a slow flash card
 WORKERS: Final = Path(__file__).resolve().parent.parent / "core" / "workers"
 RUNTIMES: Final = {  # folder below core/workers: programs, best first (greengrass-core 1.5)
@@ -106,25 +100,14 @@ def session() -> Iterator[Finding]:
 # --- cgroups -------------------------------------------------------------------------------------------
 
 
-def cgroups(proc: Path = PROC) -> Iterator[Finding]:
-    """One line for each controller: where it is bound (sandbox 6), and what dead cores left."""
-    area = Area("cgroups")
-    layout = detect(_read(proc / "self" / "mountinfo"), _read(proc / "self" / "cgroup"))
-    for name, (required, lost) in CONTROLLERS.items():
-        tree = layout.find(name)
-        if name == "devices" and tree is None:  # v2 has no such controller: a program attached to the group decides
-            tree = layout.unified
-        if tree is not None:
-            yield area.ok(name, f"v{tree.version} at {tree.mount}, own group {tree.own}")
-        else:
-            yield area.bad(name, "bound nowhere", "a mounted controller", _cgroup_advice(name, lost), required=required)
-    memory_tree = layout.find("memory")
-    if memory_tree is not None and memory_tree.version == 1:
-        left = [group for group in core_groups(memory_tree.mount) if not group.processes]
-        if left:
-            found = ", ".join(f"{group.path} ({group.memory_kb} KB)" for group in left)
-            advice = "A core that was killed left them; it removes them when it starts again."
-            yield area.bad("left over", found, "no groups without a core", advice, required=False)
+def left_over(proc: Path = PROC) -> Iterator[Finding]:
+    """What killed cores left in a v1 memory hierarchy; silent when there is nothing."""
+    tree = detect(_read(proc / "self" / "mountinfo"), _read(proc / "self" / "cgroup")).find("memory")
+    left = [] if tree is None or tree.version != 1 else [g for g in core_groups(tree.mount) if not g.processes]
+    if left:
+        found = ", ".join(f"{group.path} ({group.memory_kb} KB)" for group in left)
+        advice = "A core that was killed left them; it removes them when it starts again."
+        yield Area("cgroups").bad("left over", found, "no groups without a core", advice, required=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +139,6 @@ def core_groups(mount: str) -> list[CoreGroup]:
         ]
     except OSError:  # groups come and go while the tree is read
         return []
-
-
-def _cgroup_advice(name: str, lost: str) -> str:
-    if name == "memory":
-        boot = "Boot with `cgroup_enable=memory cgroup_memory=1` (Raspberry Pi: in cmdline.txt)"
-        return f"{boot}, or mount the cgroup trees; without it {lost}."
-    return f"Mount the {name} controller; without it {lost}."
 
 
 # --- interpreter, memory, clock, runtimes -----------------------------------------------------------------

@@ -21,7 +21,7 @@ def run_suite(directory: Path, body: str, allowed: str = "") -> subprocess.Compl
     assert "SETTLE_S = 2.0" in ours
     (suite / "conftest.py").write_text(ours.replace("SETTLE_S = 2.0", "SETTLE_S = 0.5"))
     (suite / "allowed-skips.txt").write_text(allowed)
-    (suite / "test_sample.py").write_text(f"import os, subprocess, threading, time, pytest\n\n{body}")
+    (suite / "test_sample.py").write_text(f"import os, signal, subprocess, threading, time, pytest\n\n{body}")
     (directory / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "tests"]
     return subprocess.run(command, cwd=directory, text=True, capture_output=True, timeout=60, check=False)
@@ -33,12 +33,15 @@ def run_suite(directory: Path, body: str, allowed: str = "") -> subprocess.Compl
         ("def test_it():\n    subprocess.Popen(['sleep', '3'])\n", "child process"),
         ("def test_it():\n    threading.Thread(target=time.sleep, args=(1.5,), name='dawdler').start()\n", "dawdler"),
         ("def test_it():\n    os.pipe()\n", "descriptor"),
+        ("def test_it():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n", "signal handler SIGTERM"),
+        ("def test_it():\n    os.fork()\n", "child process"),
     ],
 )
 def test_what_is_left_behind_fails_the_test(tmp_path: Path, body: str, left: str) -> None:
     done = run_suite(tmp_path, body)
     assert done.returncode == 1
     assert left in done.stdout
+    assert done.stdout.count(" in ") == 1, "one process reports"
 
 
 def test_what_a_test_cleans_up_does_not_matter(tmp_path: Path) -> None:

@@ -71,16 +71,13 @@ def test_isolation_is_named_by_what_is_missing() -> None:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc of a machine that has everything, on cgroup v1."""
+    """A /proc of a machine that has everything."""
     files = {
         "sys/fs/protected_hardlinks": "1\n",
         "sys/fs/protected_symlinks": "1\n",
         "meminfo": "MemTotal:         512000 kB\nMemFree:  1 kB\nMemAvailable:     300000 kB\n",
-        "self/mountinfo": "".join(
-            f"3{n} 31 0:3{n} / /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup rw,{name}\n"
-            for n, name in enumerate(("memory", "pids", "devices", "cpu,cpuacct"))
-        ),
-        "self/cgroup": "4:memory:/unit\n3:pids:/\n2:devices:/\n1:cpu,cpuacct:/\n0::/\n",
+        "self/mountinfo": "23 1 0:21 / / rw - ext4 /dev/root rw\n",
+        "self/cgroup": "4:memory:/unit\n0::/\n",
     }
     for name, text in files.items():
         path = tmp_path / "proc" / name
@@ -100,33 +97,9 @@ def test_link_protection(proc: Path) -> None:
     assert "not there" in doctor_machine.link_protection(proc).found
 
 
-def test_cgroups_on_v1(proc: Path) -> None:
-    found = list(doctor_machine.cgroups(proc))
-    assert {finding.status for finding in found} == {Status.OK}
-    assert found[0].found == "v1 at /sys/fs/cgroup/memory, own group /sys/fs/cgroup/memory/unit"
-    mounts = (proc / "self/mountinfo").read_text()
-    (proc / "self/mountinfo").write_text(mounts.replace("rw,memory", "rw,none").replace("rw,devices", "rw,other"))
-    found = list(doctor_machine.cgroups(proc))
-    assert status_of(found, "memory") is Status.FAIL
-    assert status_of(found, "devices") is Status.WARN
-    assert "cgroup_enable=memory" in next(finding.advice for finding in found if finding.name == "memory")
-
-
-@pytest.mark.parametrize(("controllers", "memory"), [("cpu io memory pids", Status.OK), ("cpu pids", Status.FAIL)])
-def test_cgroups_on_v2(proc: Path, tmp_path: Path, controllers: str, memory: Status) -> None:
-    tree = tmp_path / "cgroup tree"
-    tree.mkdir()
-    (tree / "cgroup.controllers").write_text(f"{controllers}\n")
-    shown = str(tree).replace(" ", "\\040")
-    (proc / "self/mountinfo").write_text(f"30 23 0:26 / {shown} rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n")
-    found = list(doctor_machine.cgroups(proc))
-    assert status_of(found, "memory") is memory
-    assert status_of(found, "devices") is Status.OK
-    assert status_of(found, "pids") is Status.OK
-
-
 def test_groups_of_dead_cores_are_listed(proc: Path, tmp_path: Path) -> None:
     """On a made-up hierarchy: one core that runs, one that was killed."""
+    assert list(doctor_machine.left_over(proc)) == []
     for name, process in (("ggfast-alive", "4242\n"), ("ggfast-dead", ""), ("other", "")):
         for folder in (tmp_path / "memory" / name, tmp_path / "memory" / name / "instance"):
             folder.mkdir(parents=True)
@@ -134,7 +107,7 @@ def test_groups_of_dead_cores_are_listed(proc: Path, tmp_path: Path) -> None:
             (folder / "cgroup.procs").write_text(process if folder.name == "instance" else "")
     mounts = f"30 23 0:26 / {tmp_path}/memory rw - cgroup cgroup rw,memory\n"
     (proc / "self/mountinfo").write_text(mounts)
-    left = next(finding for finding in doctor_machine.cgroups(proc) if finding.name == "left over")
+    (left,) = doctor_machine.left_over(proc)
     assert left.found == f"{tmp_path}/memory/ggfast-dead (8 KB)"
 
 
@@ -327,7 +300,7 @@ def test_a_broken_pid_file_is_named(root: Path, config: Config) -> None:
 def good_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine's own checks find everything: what it is like is not this test's business."""
     fine = [Area("machine").ok("all", "fine")]
-    for name in ("cgroups", "accounts", "session", "runtimes"):
+    for name in ("left_over", "accounts", "session", "runtimes"):
         monkeypatch.setattr(doctor_machine, name, lambda *_, **__: fine)
     for name in ("link_protection", "interpreter", "memory", "clock"):
         monkeypatch.setattr(doctor_machine, name, lambda *_, **__: fine[0])

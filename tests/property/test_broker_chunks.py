@@ -64,7 +64,7 @@ def test_byte_by_byte_changes_nothing(packets: list[Packet]) -> None:
     assert play(stream, list(range(len(stream)))) == play(stream, [])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(PACKET, max_size=6),
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), max_size=5),

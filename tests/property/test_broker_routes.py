@@ -32,6 +32,7 @@ class RouterAgainstModel(RuleBasedStateMachine):
         self.world = MemoryBroker(router=Router(is_open, cache_entries_max=64, cache_bytes_max=3_000))
         self.world.router.set_table(rules)
         self.clients: dict[str, MemoryClient] = {}
+        self.persistent: frozenset[str] = frozenset()
         self.taken: list[str] = []
         self.number = 0
 
@@ -56,8 +57,9 @@ class RouterAgainstModel(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(CLIENTS), clean=st.booleans())
     def connect(self, name: str, clean: bool) -> None:
-        if clean or name not in self.model.filters:
+        if clean or name not in self.persistent:
             self.model.filters[name] = {}
+        self.persistent = self.persistent - {name} if clean else self.persistent | {name}
         self.clients[name] = self.world.connect(name, clean=clean)
         self.clients[name].take()
 
@@ -65,11 +67,10 @@ class RouterAgainstModel(RuleBasedStateMachine):
     def hang_up(self, name: str) -> None:
         client = self.clients.pop(name, None)
         if client is not None:
-            clean = client.protocol.session.clean
             client.hang_up()
-            self.world.broker.forget(name)
+            assert self.world.broker.forget(name) is (name in self.persistent)
+            self.persistent -= {name}
             del self.model.filters[name]
-            assert clean or not self.world.broker.sessions_away()
 
     @rule(name=st.sampled_from(CLIENTS), pattern=st.sampled_from(PATTERNS), qos=st.integers(0, 2))
     def subscribe(self, name: str, pattern: str, qos: int) -> None:
@@ -130,5 +131,5 @@ class RouterAgainstModel(RuleBasedStateMachine):
             self.world.broker.close()
 
 
-RouterAgainstModel.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+RouterAgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestRouter: Any = RouterAgainstModel.TestCase

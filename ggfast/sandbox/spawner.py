@@ -34,6 +34,7 @@ from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 
 S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
 ADOPT_MARK: Final = b"\xff"
+OOM_WATCH_S: Final = 2.0  # between the kernel's "out of memory" and the death it causes lie milliseconds
 RECORD: Final = struct.Struct("=II")
 
 Answer = tuple[dict[str, Any], list[int]]
@@ -120,6 +121,7 @@ class Spawner:
     ) -> None:
         self.workers: dict[str, Worker] = {}
         self.unremoved: list[Group] = []
+        self._suspects: dict[str, float] = {}  # instances out of memory, and until when to look at their counter
         self._policy = policy
         self._image = image
         self._tree = tree
@@ -346,9 +348,21 @@ class Spawner:
                 self._setup_news(worker)
             elif fd == worker.oom_event:
                 _drain(fd)
-                # A child of the function died: v1 has no group kill, and half a function is worse than none.
-                if worker.group.oom_kills() > 0:
-                    os.kill(worker.pid, signal.SIGKILL)
+                self._suspects[worker.instance] = self._clock() + OOM_WATCH_S
+        self.watch_memory()
+
+    def watch_memory(self) -> bool:
+        """v1 has no group kill, and half a function is worse than none: end whole functions of which the kernel
+        killed a part. The news comes before the counter moves, so this is called again for a moment; whether
+        it must be."""
+        for instance, until in list(self._suspects.items()):
+            worker = self.workers.get(instance)
+            if worker is not None and worker.group.oom_kills() > 0:
+                os.kill(worker.pid, signal.SIGKILL)
+            elif worker is not None and self._clock() < until:
+                continue
+            del self._suspects[instance]
+        return bool(self._suspects)
 
     def _setup_news(self, worker: Worker) -> None:
         try:

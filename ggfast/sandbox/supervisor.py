@@ -110,7 +110,7 @@ class Supervisor:
 
     def _timeout_ms(self) -> int | None:
         moments = [moment for moment in (self._daemon.restart_at, self._stop_at) if moment is not None]
-        if self._spawner.unremoved:
+        if self._spawner.unremoved or self._spawner.watch_memory():
             moments.append(time.monotonic() + 0.02)
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1) if moments else None
 
@@ -367,6 +367,7 @@ def _close_all(fds: list[int]) -> None:
 
 def main(argv: list[str]) -> int:
     """`supervisor.py <memfd of the launch spec>`; the exit status."""
+    os.environ.clear()  # the interpreter adds LC_CTYPE by itself; workers begin with nothing
     fd = int(argv[1])
     spec = json.loads(read_text(f"/proc/self/fd/{fd}"))
     os.close(fd)

@@ -13,12 +13,12 @@ def main():
     names = {"__name__": "fn", "channel": 3}
     try:
         exec(compile(source, "/lambda/fn.py", "exec"), names)
-        if "serve" in names:
-            names["serve"]()
-            return
-        answer = {"ok": True, "value": names["attempt"]()}
+        answer = None if "serve" in names else {"ok": True, "value": names["attempt"]()}
     except BaseException:
         answer = {"ok": False, "error": traceback.format_exc()}
+    if answer is None:
+        names["serve"]()  # its exceptions are the worker's end
+        return
     data = json.dumps(answer).encode()
     with socket.socket(fileno=os.dup(3)) as sock:
         sock.sendall(struct.pack("<I", len(data)) + data)

@@ -4,6 +4,8 @@ The text of this file and of one other is what a hostile worker runs; `N` maps n
 (from the machine's own <asm/unistd.h>) and `A` holds the test's arguments. Both are put in front of this text.
 """
 
+# ruff: noqa: F401, F821, UP031  (one text with common.py, N and A; runs in a bare worker)
+
 import ctypes
 import errno
 import fcntl

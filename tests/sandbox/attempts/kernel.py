@@ -3,6 +3,8 @@
 Every call has arguments with which it would do nothing, or nothing lasting, if it were let through.
 """
 
+# ruff: noqa: F821, SIM115, UP031  (one text with common.py, N and A; runs in a bare worker)
+
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 32, 4096, 16384, 1 << 18, 2
 
 

@@ -1,5 +1,7 @@
 """Rows 26 to 30 and 51: sockets. Loopback only; requests to the kernel name interfaces that do not exist."""
 
+# ruff: noqa: F821, UP031  (one text with common.py, N and A; runs in a bare worker)
+
 FAMILIES = {
     "packet": 17, "alg": 38, "vsock": 40, "can": 29, "bluetooth": 31, "key": 15, "tipc": 30, "xdp": 44, "rds": 21,
     "kcm": 41, "pppox": 24, "nfc": 39, "smc": 43, "ax25": 3, "ipx": 4, "appletalk": 5, "x25": 9, "llc": 26,

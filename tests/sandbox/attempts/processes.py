@@ -1,5 +1,7 @@
 """Rows 1 to 4, 7, 8, 32 and 38 to 44: other processes, namespaces, identities, limits, what was inherited."""
 
+# ruff: noqa: F821, SIM115, UP031  (one text with common.py, N and A; runs in a bare worker)
+
 
 def signals():
     """Row 1. `A["victim"]` is a process of the same user on the host."""
@@ -7,7 +9,7 @@ def signals():
     return {
         "kill": outcome(os.kill, victim, 0),
         "tgkill": call("tgkill", victim, victim, 0),
-        "rt_sigqueueinfo": call("rt_sigqueueinfo", victim, 0, ctypes.create_string_buffer(128)),
+        "rt_sigqueueinfo": call("rt_sigqueueinfo", victim, 0, struct.pack("=3i", 0, 0, -1).ljust(128, b"\0")),
         "all": outcome(os.kill, -1, 0),
         "getpgid": outcome(os.getpgid, victim),
         "prlimit": call("prlimit64", victim, 7, 0, ctypes.create_string_buffer(16)),
@@ -154,12 +156,15 @@ def _lower_oom_score():
     return "OK"
 
 
+DEADLINE = struct.pack("=IIQiIQQQ", 48, 6, 0, 0, 0, 10**6, 10**7, 10**7)  # struct sched_attr
+
+
 def limits():
     """Row 40."""
     import resource
 
     def raised(kind):
-        soft, hard = resource.getrlimit(kind)
+        hard = resource.getrlimit(kind)[1]
         try:
             resource.setrlimit(kind, (hard + 1, hard + 1))
         except (OSError, ValueError) as problem:
@@ -172,8 +177,8 @@ def limits():
         "memlock": raised(resource.RLIMIT_MEMLOCK),
         "core is": resource.getrlimit(resource.RLIMIT_CORE)[1],
         "nice": outcome(os.setpriority, os.PRIO_PROCESS, 0, -20),
-        "fifo": outcome(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
-        "deadline": call("sched_setattr", 0, struct.pack("=IIQiIQQQ", 48, 6, 0, 0, 0, 10**6, 10**7, 10**7), 0),
+        "fifo": told_by_child(lambda: outcome(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))),
+        "deadline": told_by_child(lambda: call("sched_setattr", 0, DEADLINE, 0)),
         "io priority": call("ioprio_set", 1, 0, 1 << 13),
         "oom score": told_by_child(_lower_oom_score),
         "oom score is": int(open("/proc/self/oom_score_adj").read()),

@@ -79,6 +79,8 @@ class Daemon:
     def _exec(self, channel: int, output: int, parent_alive: int) -> None:
         """In the child: the host's mounts, no privileges, exactly the descriptors of the contract."""
         try:
+            os.setsid()  # a terminal that the core was started from is not the daemon's to type into
+            os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
             kernel.setns(self._host_mounts, CLONE_NEWNS)

@@ -32,7 +32,11 @@ def text_problem(path: object) -> str | None:
         return f"found {type(path).__name__}, expected a path"
     if not path.startswith("/"):
         return f"found {path[:80]!r}, expected an absolute path"
-    if len(os.fsencode(path)) > limits.SANDBOX_PATH_BYTES_MAX:
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:  # JSON can carry half a surrogate pair; no file name can
+        return f"found {path[:80]!a}, expected valid Unicode"
+    if size > limits.SANDBOX_PATH_BYTES_MAX:
         return f"found {len(path)} characters, expected at most {limits.SANDBOX_PATH_BYTES_MAX}"
     if any(character < " " or character == "\x7f" for character in path):
         return "found a control character, expected a plain path"

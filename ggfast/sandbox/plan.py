@@ -30,7 +30,7 @@ from ggfast.sandbox.policy import WorkerSpec
 CODE: Final = {name: number for number, (name, _) in enumerate(kernel.OPERATIONS)}
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
-MS_REC, MS_SLAVE = 0x4000, 1 << 19
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 MNT_DETACH: Final = 2
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 LANDLOCK_SCOPES: Final = 3  # abstract unix sockets, signals
@@ -124,7 +124,7 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     """The whole plan; looks at the host's disk only for owners of directories above hidden trees."""
     plan = Builder()
     _charge(plan, around)
-    hidden = tuple(path for path in sorted(set(around.hidden)) if os.path.lexists(path))
+    hidden = tuple(path for path in sorted(set(around.hidden)) if _can_hide(path, host))
     plan.extend(_house(spec.tmpfs_kb, spec.sysfs, hidden, host))
     for device, found in zip(spec.devices, around.devices, strict=True):
         plan.bind(f"device {device.path}", device.path, device.path, MS_NOSUID | MS_NOEXEC, found)
@@ -190,8 +190,9 @@ def separate(plan: Builder, *, cgroup_namespace: bool) -> None:
     plan.add("new session", "setsid")
     flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (CLONE_NEWCGROUP if cgroup_namespace else 0)
     plan.add("unshare namespaces", "unshare", n=(flags,))
-    # Slave, not private: when the host unmounts a stick, it leaves the container too.
-    plan.mount("slave mounts", "", "/", "", MS_REC | MS_SLAVE)
+    # Private, not slave: what the host mounts below a volume later would come in with the host's own flags, writable
+    # inside a read-only volume. The host's tree is detached at the end, so its unmounts need not be followed.
+    plan.mount("private mounts", "", "/", "", MS_REC | MS_PRIVATE)
 
 
 def _stage(plan: Builder, tmpfs_kb: int) -> None:
@@ -228,6 +229,13 @@ def _overlay_root(plan: Builder, hidden: Sequence[str], host: Host) -> None:
             plan.bind(f"show {partition}", partition, partition, MS_RDONLY | MS_NOSUID | MS_NODEV, _kind(partition))
     for path in later:
         _cover(plan, path)
+
+
+def _can_hide(path: str, host: Host) -> bool:
+    """What exists, and where whiteouts work also what does not yet: it may be made while the function runs."""
+    if os.path.lexists(path):
+        return True
+    return host.overlay and os.path.isdir(os.path.dirname(path)) and below_any(path, host.partitions) is None
 
 
 def _parents(plan: Builder, path: str, made: set[str]) -> None:
@@ -324,15 +332,30 @@ def _contents(plan: Builder, spec: WorkerSpec, around: Surroundings) -> None:
 
 def _resolver(plan: Builder, directory: str) -> None:
     """/etc/resolv.conf points into a hidden tree. The directory is bound, so that a long-lived function sees
-    the file replaced; /run itself would show every socket of the host, so there only the file is."""
+    the file replaced; unless a service keeps a socket there, which a read-only mount does not protect: then only
+    the file is."""
     if below_any(directory, ("/run", "/var", "/tmp")) is None:
         return
-    if directory.count("/") >= 2 and os.path.isdir(directory):
+    if directory.count("/") >= 2 and os.path.isdir(directory) and not has_sockets(directory):
         plan.bind("resolver directory", directory, directory, MS_RDONLY | MS_NOSUID | MS_NODEV, DIRECTORY)
         return
     path = os.path.realpath("/etc/resolv.conf")
     if os.path.isfile(path):
         plan.bind("resolver file", path, path, MS_RDONLY | MS_NOSUID | MS_NODEV, Found(stat.S_IFREG, 0, 0))
+
+
+def has_sockets(directory: str) -> bool:
+    """Whether a socket or FIFO lies anywhere below; also when that cannot be told."""
+    failures: list[OSError] = []
+    for where, _, names in os.walk(directory, onerror=failures.append):
+        for name in names:
+            try:
+                mode = os.lstat(os.path.join(where, name)).st_mode
+            except OSError:
+                continue  # gone since
+            if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+                return True
+    return bool(failures)
 
 
 def _enclose(plan: Builder) -> None:

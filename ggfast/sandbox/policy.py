@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +33,20 @@ PROC_DENIED: Final = re.compile(
 # What the container itself is made of; everything else may be a destination.
 DESTINATIONS_DENIED: Final = ("/proc", "/sys", "/dev", "/lambda", "/runtime")
 HIDDEN_ALWAYS: Final = ("/root",)
-HIDDEN_FROM_ROOT: Final = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-")
+# Readable by root alone: passwords, and the keys with which a machine joins networks and others trust it.
+HIDDEN_FROM_ROOT: Final = (
+    *("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/security/opasswd", "/etc/krb5.keytab"),
+    *("/etc/ssh", "/etc/ssl/private", "/etc/pki/tls/private", "/etc/letsencrypt", "/etc/sudoers", "/etc/sudoers.d"),
+    *("/etc/NetworkManager/system-connections", "/etc/wpa_supplicant", "/etc/wpa_supplicant.conf", "/etc/ppp"),
+    *("/etc/wireguard", "/etc/openvpn", "/etc/ipsec.secrets", "/etc/ipsec.d", "/etc/swanctl", "/etc/iwd"),
+)
+# What the next start executes as root; nobody gets to write it through a volume.
+OWN_CODE: Final = tuple(
+    {
+        *(os.path.realpath(path) for path in (os.path.dirname(limits.__file__), sys.executable, os.__file__)),
+        os.path.dirname(sys.executable),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,8 @@ class Policy:
             for path in known[name]:
                 if problem := text_problem(path):
                     raise refuse(f"policy.{name}: {problem}")
+        for name in ("hidden", "denied_sources"):
+            known[name] = tuple(dict.fromkeys(real for path in known[name] for real in _real_names(path)))
         known["denied_gids"] = frozenset(known.get("denied_gids", ()))
         return cls(**known)
 
@@ -183,6 +200,9 @@ class Policy:
                 raise refuse(f"spec.mounts: source {source} overlaps {hidden}, which is hidden from functions")
         if mount.writable and (fixed := below_any(source, SOURCES_READ_ONLY)):
             raise refuse(f"spec.mounts: source {source} lies below {fixed}, which functions get read-only")
+        for own in OWN_CODE if mount.writable else ():
+            if is_below(source, own) or is_below(own, source):
+                raise refuse(f"spec.mounts: source {source} contains {own}, which the core runs, expected it read-only")
         if destination == "/" or (denied := below_any(destination, DESTINATIONS_DENIED)):
             raise refuse(f"spec.mounts: destination {destination} belongs to the container itself")
 
@@ -292,6 +312,12 @@ def _check_device(device: Device) -> None:
         raise refuse(f"spec.devices: found {device.path}, expected a node below /dev")
     if device.access not in ("r", "rw"):
         raise refuse(f"spec.devices: found access {device.access!r}, expected r or rw")
+
+
+def _real_names(path: str) -> tuple[str, ...]:
+    """A path without links in front of its last component, and what it leads to: hiding a link hides nothing."""
+    above, name = os.path.split(path)
+    return (os.path.join(os.path.realpath(above), name), os.path.realpath(path)) if name else (path,)
 
 
 def _range(entry: object, name: str) -> tuple[int, int]:

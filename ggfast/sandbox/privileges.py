@@ -18,7 +18,9 @@ PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 1, 15, 2
 # hidden trees keep their owner. SYS_CHROOT: setns into the host's mount namespace for the daemon.
 # NET_ADMIN: kernels before 5.8 want it to attach a device program; kept only where such programs are used.
 CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP = 0, 1, 5, 6, 7, 8
-NET_ADMIN, SYS_CHROOT, SYS_ADMIN, MKNOD = 12, 18, 21, 27
+# SYS_RESOURCE: with it a worker's oom_score_adj of 500 is also its minimum; without it the function could go back to
+# the supervisor's own. Wanted, not needed: nothing else fails where it is missing.
+NET_ADMIN, SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE, MKNOD = 12, 18, 21, 24, 27
 SPAWNER: Final = (CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_ADMIN, MKNOD)
 SECBIT_NOROOT_LOCKED: Final = 0x3  # NOROOT and its lock: uid 0 means nothing special after an exec
 
@@ -34,7 +36,7 @@ def python_prctl() -> ModuleType | None:
 
 def cut_bounding_set(*, device_programs: bool) -> None:
     """Leave the spawner only the capabilities it uses; raises OSError."""
-    keep = [*SPAWNER, NET_ADMIN] if device_programs else list(SPAWNER)
+    keep = [*SPAWNER, SYS_RESOURCE, *([NET_ADMIN] if device_programs else [])]
     kernel.drop_bounding(sum(1 << number for number in keep))
 
 

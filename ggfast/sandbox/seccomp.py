@@ -36,7 +36,8 @@ SUCCESS: Final = ERRNO  # answers 0 and does nothing
 CLONE_NAMESPACES: Final = 0x7E020000  # every CLONE_NEW* that clone(2) takes
 CREATE_FLAGS: Final = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: otherwise the mode argument is garbage
 SETID_BITS: Final = 0o6000
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+# Type into a terminal, steal its selection, or put a line discipline (and the holes of its driver) on a serial line.
+TERMINAL_REQUESTS: Final = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_RAW, SOCK_PACKET = 3, 10
 PR_SET_PDEATHSIG = 1
@@ -120,7 +121,7 @@ def _socket(families: Iterable[int]) -> Block:
 
 
 def _ioctl() -> Block:
-    return [argument(1), *any_of((TIOCSTI, TIOCLINUX), ret(ERRNO | EPERM), ret(ALLOW))]
+    return [argument(1), *any_of(TERMINAL_REQUESTS, ret(ERRNO | EPERM), ret(ALLOW))]
 
 
 def _prctl() -> Block:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,20 +102,25 @@ def uvloop_runner() -> Iterator[asyncio.Runner]:
 
 
 class _Reader(asyncio.Protocol):
+    """Collects one byte and one answer of the harness's worker behind it."""
+
     def __init__(self) -> None:
-        self.data = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._data = b""
 
     def data_received(self, data: bytes) -> None:
-        if not self.data.done():
-            self.data.set_result(data)
+        self._data += data
+        if len(self._data) >= 5 and len(self._data) == 5 + struct.unpack_from("<I", self._data, 1)[0]:
+            self.answer.set_result(self._data[5:])
 
 
 async def _read_like_the_daemon(sock: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_connection(_Reader, sock=sock)
-    data: bytes = await asyncio.wait_for(protocol.data, 10)
-    transport.abort()
-    return data
+    try:
+        return await asyncio.wait_for(protocol.answer, 20)
+    finally:
+        transport.abort()
 
 
 @row(51, "send descriptors over the IPC socket", by="no ancillary buffer", result="dropped by the kernel")
@@ -121,6 +128,6 @@ async def _read_like_the_daemon(sock: socket.socket) -> bytes:
 def test_row_51_descriptors_to_the_daemon(cage: Cage, who: str, uvloop_runner: asyncio.Runner) -> None:
     """Read as the daemon reads, by an event loop's transport: the pipe that was sent has no writer left."""
     worker = cage.start("network.send_descriptor", who)
-    assert uvloop_runner.run(_read_like_the_daemon(socket.socket(fileno=os.dup(worker.ipc.fileno())))) == b"\0"
-    assert worker.result()["value"] == [select.POLLHUP]
+    data = uvloop_runner.run(_read_like_the_daemon(socket.socket(fileno=os.dup(worker.ipc.fileno()))))
+    assert json.loads(data)["value"] == [select.POLLHUP]
     cage.box.end(worker)

@@ -150,7 +150,7 @@ def _lower_oom_score():
     LIBC.prctl(4, 1, 0, 0, 0)  # dumpable: then the file is the function's own
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("0")
+            file.write(A["score"])
     except OSError as problem:
         return word(problem.errno)
     return "OK"

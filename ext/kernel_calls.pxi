@@ -3,7 +3,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from libc.errno cimport EINVAL, EIO, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, EPIPE, errno
+from libc.errno cimport EBADF, EINVAL, EIO, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, EPIPE, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset, strlen
 from posix.types cimport gid_t, mode_t, pid_t, uid_t

@@ -275,7 +275,10 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
         slots[op.n[0]] = open(s[0], <int>op.n[1] | O_CLOEXEC)
         return 0 if slots[op.n[0]] >= 0 else -1
     elif op.code == OP_WRITE_SLOT:
-        return write_once(slots[op.n[0] % SLOTS_MAX], s[0], length[0])
+        if op.n[0] >= SLOTS_MAX or slots[op.n[0]] < 0:
+            (&errno)[0] = EBADF
+            return -1
+        return write_once(slots[op.n[0]], s[0], length[0])
     elif op.code == OP_SETSID:
         return 0 if setsid() >= 0 else -1
     elif op.code == OP_UNSHARE:

@@ -203,9 +203,11 @@ def _spawned(answer: dict[str, Any], fds: list[int]) -> Spawned:
     if len(fds) != 3:
         _close_all(fds)
         raise SandboxFailed("channel", 0, f"answer to spawn: found {len(fds)} descriptors, expected 3")
-    for fd in fds:
+    ipc, stdout, stderr = socket.socket(fileno=fds[0]), fds[1], fds[2]
+    ipc.setblocking(False)
+    for fd in (stdout, stderr):
         os.set_blocking(fd, False)
-    return Spawned(int(answer["pid"]), socket.socket(fileno=fds[0]), fds[1], fds[2])
+    return Spawned(int(answer["pid"]), ipc, stdout, stderr)
 
 
 def _close_all(fds: list[int]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ggfast._ext import kernel
@@ -58,6 +59,24 @@ def examine(*, overlay: bool) -> Host:
         seccomp_flags=seccomp.install_flags(os.uname().release),
         rlimits=_rlimits(),
     )
+
+
+class MountWatch:
+    """Tells when file systems came or went since the last look, without reading the list."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLPRI)  # the kernel says POLLERR|POLLPRI after a change
+        self._looked = False
+
+    def refreshed(self, host: Host) -> Host:
+        """`host` as it is now; the same object when nothing changed. Takes a microsecond then."""
+        if not self._poll.poll(0) and self._looked:
+            return host
+        self._looked = True
+        mountinfo = read_text("/proc/self/mountinfo")
+        return replace(host, partitions=find_partitions(mountinfo), block_majors=find_block_majors(mountinfo))
 
 
 def find_partitions(mountinfo: str) -> tuple[str, ...]:

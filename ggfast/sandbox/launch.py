@@ -16,7 +16,9 @@ import grp
 import json
 import os
 import select
+import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,9 +126,18 @@ def _await_ready(pid: int, reader: int) -> None:
         answer = {"error": f"the supervisor said {data[:200]!r}"}
     if answer.get("ok") is True:
         return
-    os.waitpid(pid, os.WNOHANG)
+    _end(pid)
     step = str(answer.get("step", "start"))
     raise SandboxFailed(step, int(answer.get("errno", 0)), f"start failed: {answer.get('error')}")
+
+
+def _end(pid: int) -> None:
+    """Reap a supervisor whose start failed; it is given a moment to clean up."""
+    deadline = time.monotonic() + limits.DAEMON_STOP_S
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
@@ -157,11 +168,13 @@ def _exec(document: dict[str, Any]) -> NoReturn:
         *document["listeners"].values(),
         *([document["ready_fd"]] if document["ready_fd"] is not None else []),
     ]
-    for fd in inherited:
-        os.set_inheritable(fd, True)
     memory = os.memfd_create("ggfast-launch", 0)
-    os.set_inheritable(memory, True)
     os.write(memory, json.dumps(document).encode())
+    # Exactly these: a descriptor that a shell or service manager left open must not reach daemon or workers.
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and os.path.lexists(f"/proc/self/fd/{fd}"):
+            os.set_inheritable(fd, fd in inherited or fd == memory)
     script = str(Path(__file__).with_name("supervisor.py"))
     # The last argument only makes room: the title is written over the arguments.
     argv = [sys.executable, "-I", "-S", "-E", script, str(memory), document["title"]]

@@ -28,7 +28,7 @@ from ggfast.errors import GgfastError, LimitReached, SandboxFailed
 from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
-from ggfast.sandbox.host import Host, forbidden_node
+from ggfast.sandbox.host import Host, MountWatch, forbidden_node
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 
@@ -126,11 +126,12 @@ class Spawner:
         self._image = image
         self._tree = tree
         self._host = host
+        self._mounts = MountWatch()
         self._send = send
         self._watch = watch
         self._unwatch = unwatch
         self._clock = clock
-        self._tokens = policy.spawns_per_second
+        self._tokens = max(1.0, policy.spawns_per_second)
         self._refilled = clock()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._main = _preload(image)
@@ -223,6 +224,7 @@ class Spawner:
             raise SandboxFailed("instance", errno.EEXIST, f"instance {instance}: exists already, expected a new name")
         self._check_rate()
         spec = self._policy.validate(document)
+        self._host = self._mounts.refreshed(self._host)
         if not spec.argv and self._main is None:
             raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
         mounts, devices = self._inspect(spec)
@@ -246,16 +248,13 @@ class Spawner:
 
     def _check_rate(self) -> None:
         policy, now = self._policy, self._clock()
-        self._tokens = min(
-            max(1.0, policy.spawns_per_second), self._tokens + (now - self._refilled) * policy.spawns_per_second
-        )
+        burst = max(1.0, policy.spawns_per_second)
+        self._tokens = min(burst, self._tokens + (now - self._refilled) * policy.spawns_per_second)
         self._refilled = now
         if len(self.workers) >= policy.instances_max:
             raise LimitReached("instances", len(self.workers) + 1, policy.instances_max)
         if self._tokens < 1:
-            raise LimitReached(
-                "spawns in this second", int(policy.spawns_per_second) + 1, int(policy.spawns_per_second)
-            )
+            raise LimitReached("spawns in this second", int(burst) + 1, int(burst))
         self._tokens -= 1
 
     def _inspect(self, spec: WorkerSpec) -> tuple[list[Found], list[Found]]:

@@ -26,12 +26,12 @@ def attempt(trial: Builder) -> str | None:
         os.close(writer)
         writer = -1
         os.waitpid(pid, 0)
-        record = os.read(reader, RECORD.size)
+        records = os.read(reader, 8 * RECORD.size)
     finally:
         for fd in (reader, writer, namespace):
             if fd >= 0:
                 os.close(fd)
-    if len(record) < RECORD.size:
+    if len(records) < RECORD.size:
         return "the trial was killed"
-    index, number = RECORD.unpack(record)
+    index, number = RECORD.unpack(records[-RECORD.size :])  # after a failed exec the last word is the second
     return None if index == kernel.DONE else f"{plan.steps[index]}: {os.strerror(number)}"

@@ -222,7 +222,7 @@ class Sandbox:
         return self._answers.pop(number)
 
     def tell_daemon(self, word: str) -> None:
-        """`die`, `hang` or `whoami`."""
+        """`die`, `flood` or `whoami`."""
         assert self._control is not None
         self._control.send(word.encode())
 
@@ -309,6 +309,9 @@ class Sandbox:
         """The same worker over new descriptors; the old ones are closed."""
         answer, fds = self._exchange({"verb": "adopt", "instance": worker.instance})
         assert answer["ok"], answer
+        if worker in self.workers:
+            self.workers.remove(worker)
+            worker.close()
         fresh = Worker(worker.instance, answer["pid"], socket.socket(fileno=fds[0]), fds[1], fds[2])
         self.workers.append(fresh)
         return fresh

@@ -3,7 +3,8 @@
     relay.py --channel-fd N --listener control=M
 
 `control` is a SOCK_SEQPACKET socketpair whose other end the test holds. The packet "die" ends this process
-with status 9, "whoami" is answered with what the process is. `--fail` exits at once.
+with status 9, "flood" asks the spawner without reading its answers,
+"whoami" is answered with what the process is. `--fail` exits at once.
 """
 
 import array
@@ -12,7 +13,6 @@ import os
 import select
 import socket
 import sys
-import time
 
 
 def receive(sock):
@@ -53,8 +53,9 @@ def main():
                 sys.exit(0)
             if sock is control and data == b"die":
                 os._exit(9)
-            if sock is control and data == b"hang":
-                time.sleep(3600)
+            if sock is control and data == b"flood":
+                for number in range(100_000):
+                    channel.send(b'{"id":%d,"verb":"list"}' % (1_000_000 + number))
             if sock is control and data == b"whoami":
                 send(control, json.dumps(whoami()).encode(), [])
                 continue

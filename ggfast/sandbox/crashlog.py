@@ -22,7 +22,7 @@ class CrashLog:
         self._fd = -1
         self._size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append; at the limit the file becomes `<name>.1` and a new one begins."""
         try:
             if self._fd < 0 or self._size + len(data) > limits.CRASH_LOG_BYTES_MAX:

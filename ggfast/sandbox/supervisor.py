@@ -42,6 +42,7 @@ from ggfast.sandbox.spawner import Image, Spawner
 
 RESERVED: Final = 10  # descriptors below belong to workers: nothing of ours may have such a number
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+DAEMON_OUTPUT_BYTES: Final = 65536  # taken at once: a full pipe
 SIGNAL_RECORD: Final = 128  # bytes of one signalfd_siginfo
 
 
@@ -56,6 +57,9 @@ class Supervisor:
         self._poll = select.poll()
         self._signals = kernel.signal_descriptor(sum(1 << number for number in SIGNALS))
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        # The daemon's words may hold secrets, and what is once in this heap is in every later worker: so they pass
+        # through one buffer that is emptied each time.
+        self._copied = bytearray(DAEMON_OUTPUT_BYTES)
         self._stop_at: float | None = None
         self._status = 0
         for warning in spec.get("warnings", ()):
@@ -207,11 +211,12 @@ class Supervisor:
     def _copy_output(self) -> None:
         try:
             for _ in range(16):  # then the poll again: a flood must not keep the loop
-                data = os.read(self._daemon.output, 65536)
-                if not data:
+                size = os.readv(self._daemon.output, [self._copied])
+                if not size:
                     self._close_output()
                     return
-                self._log.write(data)
+                self._log.write(memoryview(self._copied)[:size])
+                self._copied[:size] = bytes(size)
         except (BlockingIOError, OSError):
             pass
 

@@ -8,7 +8,7 @@ creates the accounts, and replaces itself by COMMAND (as root, the environment's
 Each step is skipped when the content of its inputs has not changed, so a second call takes a second.
 
 The core runs its daemon and its functions as other users, so nothing may live where they cannot reach it:
-a checkout below a private directory is mirrored to /var/cache/ggfast, and the work is done there.
+a checkout below a private directory is mirrored to /opt/ggfast-checkouts, and the work is done there.
 
 Standard library only, and parseable by old interpreters, which get a sentence instead of a traceback.
 """
@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-MIRRORS = Path("/var/cache/ggfast")
+MIRRORS = Path("/opt/ggfast-checkouts")
 PYTHON_FLOOR = (3, 11)
 # Made by us or by tools: neither mirrored nor part of any stamp.
 MADE_DIRECTORIES = {".git", ".venv", ".make", "build", "dist", "__pycache__", ".hypothesis"}
@@ -33,7 +33,7 @@ MADE_SUFFIXES = ("_cache", ".egg-info", ".so", ".pyc")
 # What pip reads from its surroundings; sudo would drop it.
 PASSED_THROUGH = ("PIP_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "CI")
 # Where the product's own processes have their private view instead of the machine's.
-HIDDEN_FROM_FUNCTIONS = ("/root", "/tmp", "/run", "/dev", "/proc")
+HIDDEN_FROM_FUNCTIONS = ("/root", "/tmp", "/run", "/var", "/dev", "/proc")
 
 
 class Failed(Exception):

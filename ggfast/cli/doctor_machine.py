@@ -26,6 +26,8 @@ from ggfast.cli.findings import Area, Finding
 from ggfast.sandbox.cgroups import PREFIX, detect
 
 PROC: Final = Path("/proc")
+# Of the machine's own, because a container has them fresh or not at all (sandbox 4).
+UNSEEN_BY_FUNCTIONS: Final = ("/dev", "/proc", "/root", "/run", "/sys", "/tmp", "/var")
 INTERPRETER_TIMEOUT_S: Final = 60  # a cold start from a slow flash card
 WORKERS: Final = Path(__file__).resolve().parent.parent / "core" / "workers"
 RUNTIMES: Final = {  # folder below core/workers: programs, best first (greengrass-core 1.5)
@@ -154,6 +156,10 @@ def interpreter(user: str) -> Finding:
         if closed is not None:
             found = f"{path}: other users cannot enter {closed}"
             return area.bad("reachable", found, "mode o+x on every directory above", advice, required=True)
+        unseen = next((place for place in UNSEEN_BY_FUNCTIONS if path.is_relative_to(place)), None)
+        if unseen is not None:
+            found = f"{path} is below {unseen}, which containers do not show"
+            return area.bad("reachable", found, "a place that functions see", advice, required=True)
     version = ".".join(map(str, sys.version_info[:3]))
     if os.geteuid() != 0 or not _exists(user):
         return area.ok("reachable", f"Python {version} at {sys.executable}")

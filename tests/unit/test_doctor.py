@@ -162,6 +162,10 @@ def test_the_first_closed_directory_is_named(open_directory: Path) -> None:
 
 def test_the_interpreter_is_tried_as_another_user(monkeypatch: pytest.MonkeyPatch, open_directory: Path) -> None:
     assert doctor_machine.interpreter("nobody").found.endswith("tried as nobody")
+    monkeypatch.setattr(sys, "base_prefix", str(open_directory))
+    assert "is below /tmp" in doctor_machine.interpreter("nobody").found
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(doctor_machine, "UNSEEN_BY_FUNCTIONS", ())
     failing = open_directory / "python"
     failing.write_text("#!/bin/sh\necho no such encoding >&2\nexit 1\n")
     failing.chmod(0o755)

@@ -9,14 +9,15 @@ incomplete, work that had not begun and calls without an answer belonged to the 
 a frame whose sending failed is sent again on the new socket.
 """
 
+import json
 import os
-from _socket import AF_UNIX, CMSG_SPACE, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_UNIX, CMSG_SPACE, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket, socketpair
 from _thread import allocate_lock
 from collections import deque
 from struct import Struct
 
 FRAME_BYTES_MAX = 1024 * 1024  # both directions; the daemon ends a worker that sends more
-READ_BYTES = 65536
+READ_BYTES = 65536  # 64 KiB: a whole burst of messages in one system call
 CONTEXT_BYTES_MAX = 65535  # its length field
 OK, HANDLED, UNHANDLED, REFUSED = range(4)  # the status of an answer
 EVENT, REQUEST_RESPONSE = range(2)  # the invocation type of a call
@@ -30,6 +31,7 @@ _SHORT = Struct("<H")
 _WORK = Struct("<IH")
 _ANSWER = Struct("<IB")
 _FD_SPACE = CMSG_SPACE(4)
+_BUFFER = bytearray(READ_BYTES)  # the image's: a worker owns only the part it reads into
 _RESTARTED = (REFUSED, b"the core's daemon was restarted before it had answered")
 
 
@@ -46,18 +48,16 @@ class Work(object):
 
 
 class Channel(object):
-    """Frames over `fd`, which is blocking and stays the same number for the life of the process."""
+    """Frames over `fd`, which stays the same number for the life of the process; `open` comes before all else."""
 
     def __init__(self, fd=FD):
-        os.set_inheritable(fd, False)
-        os.set_blocking(fd, True)
         self._fd = fd
         self._socket = socket(AF_UNIX, SOCK_STREAM, 0, fd)
         self._sending = allocate_lock()  # one frame at a time; taken before _state, never after it
         self._state = allocate_lock()  # guards everything below
         self._reading = False
         self._sleepers = []
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = _BUFFER
         self._input = bytearray()
         self._config = None
         self._work = deque()
@@ -68,6 +68,12 @@ class Channel(object):
         self._announced = -1  # the epoch that was told that we are initialised
 
     # --- what the runtime uses ---------------------------------------------------------------------------
+
+    def open(self):
+        """Set up the descriptor; the rest of the channel may have been made before it was there."""
+        os.set_inheritable(self._fd, False)
+        os.set_blocking(self._fd, True)
+        return self
 
     def configuration(self):
         """Wait for the first frame and return its body (JSON bytes)."""
@@ -234,3 +240,41 @@ class Channel(object):
                 for number, answer in self._answers.items():
                     if answer is None:
                         self._answers[number] = _RESTARTED
+
+
+def rehearsal_socket(config):
+    """(the daemon's socket, the worker's fd): configuration, three work items and the end wait to be read."""
+    daemon, worker = socketpair(AF_UNIX, SOCK_STREAM)
+    context = b'{"custom":{"subject":"rehearsal/topic"}}'
+    body = json.dumps(config).encode("utf-8")
+    frames = [_HEAD.pack(1 + len(body), 67) + body]
+    for number in range(3):
+        payload = b'{"number": %d}' % number
+        frames.append(_NUMBERED.pack(7 + len(context) + len(payload), 87, number))
+        frames.append(_SHORT.pack(len(context)) + context + payload)
+    frames.append(_HEAD.pack(1, 88))
+    daemon.sendall(b"".join(frames))
+    return daemon, worker.detach()
+
+
+def in_image():
+    """The channel of the worker to come, on a descriptor FD that is a socket only while it is made."""
+    try:
+        kept = os.dup(FD)
+    except OSError:
+        kept = -1
+        placeholder = os.open(os.devnull, os.O_RDONLY)
+        if placeholder != FD:
+            os.dup2(placeholder, FD)
+            os.close(placeholder)
+    near, far = socketpair(AF_UNIX, SOCK_STREAM)  # FD is taken: neither end gets its number
+    os.dup2(near.fileno(), FD)
+    channel = Channel(FD)
+    if kept >= 0:
+        os.dup2(kept, FD, False)
+        os.close(kept)
+    else:
+        os.close(FD)
+    near.close()
+    far.close()
+    return channel

@@ -5,6 +5,10 @@ depends on the function arrives in the first frame, so that the image knows no s
 own, nothing imported here that an idle worker would pay for twice.
 """
 
+import ggimage  # isort: skip
+
+ggimage.collect_fork_hooks()  # before any other import: what they register counts
+
 import _signal
 import atexit
 import json
@@ -13,7 +17,6 @@ import site
 import sys
 import time
 import traceback
-import types
 from importlib.machinery import PathFinder
 
 import ggchannel
@@ -23,7 +26,7 @@ import greengrass_common.encoding_type
 import greengrass_common.greengrass_message  # noqa: F401  (here, and all others, to win over copies in packages)
 import greengrass_ipc_python_sdk.ipc_facade
 import greengrass_ipc_python_sdk.utils.exponential_backoff  # noqa: F401
-from greengrass_common import env_vars
+from greengrass_common import env_vars, function_arn_fields  # noqa: F401
 from greengrass_common.parse_version import parse_version
 from greengrass_ipc_python_sdk import ipc_client
 
@@ -31,7 +34,9 @@ STACK_FRAMES_MAX = 50
 ERROR_TEXT_MAX = 8192
 EXIT_INITIALISATION = 1
 
-_image_main = sys.modules.get("__main__")  # keeps the image's own module alive when its name is taken away
+ggimage.use_fork_hooks()
+_channel = None  # the worker's, made in the image
+_image_main = None  # keeps the image's own `__main__` alive when its name is taken away
 
 
 class ClientContext(object):
@@ -145,17 +150,49 @@ class Runtime(object):
         return json.dumps(document).encode("utf-8")
 
 
+def prepare():
+    """Make this process an image: to be called once, before any worker is forked from it."""
+    global _channel, _image_main
+    _image_main = ggimage.forget()
+    _channel = ggchannel.in_image()
+    ggoutput.install("INFO")
+    working_directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(ggimage.REHEARSALS):
+        _rehearse()
+        os.fchdir(working_directory)
+    os.close(working_directory)
+
+
+def _rehearse():
+    """A worker's whole life, in this process, with a daemon's frames prepared in its socket."""
+    before, arguments = list(sys.path), sys.argv
+    daemon, worker = ggchannel.rehearsal_socket(_REHEARSAL)
+    try:
+        runtime, problem = _begin(ggchannel.Channel(worker).open())
+        if problem:
+            raise RuntimeError(problem)
+        runtime.run()
+    finally:
+        daemon.close()
+        for name in list(os.environ):
+            del os.environ[name]
+        env_vars.load(os.environ)
+        ipc_client.use_channel(None)
+        sys.modules.pop("ggrehearsal", None)
+        sys.path_importer_cache.pop(_REHEARSAL["code_dir"], None)
+        sys.path[:], sys.argv = before, arguments
+
+
 def main():
     """Never returns: the process ends with the function."""
-    _forget_the_image()
+    global _image_main
     status = 0
     try:
-        channel = ggchannel.Channel()
-        config = json.loads(channel.configuration())
-        output = _enter(config, channel)
-        runtime = Runtime(channel, config, output)
-        problem = runtime.load()
-        channel.initialised(not problem, problem)
+        _reset_signals()
+        if _channel is None:  # forked from a process that was not prepared
+            _image_main = ggimage.forget()
+        ggimage.become_worker()
+        runtime, problem = _begin((_channel or ggchannel.Channel()).open())
         if problem:
             status = EXIT_INITIALISATION
         else:
@@ -171,22 +208,32 @@ def main():
         os._exit(status & 0xFF)
 
 
-def _forget_the_image():
-    """Undo what the image set for itself: signal handlers, its atexit list, its `__main__`."""
-    _signal.set_wakeup_fd(-1)
+def _begin(channel):
+    """Take the configuration, become the function, say so to the daemon: (runtime, error text or empty)."""
+    config = json.loads(channel.configuration())
+    output = _enter(config, channel)
+    runtime = Runtime(channel, config, output)
+    problem = runtime.load()
+    channel.initialised(not problem, problem)
+    return runtime, problem
+
+
+def _reset_signals():
+    """The image's own handlers, if it has any, are not a function's."""
     for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGCHLD, _signal.SIGUSR1, _signal.SIGUSR2):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        if _signal.getsignal(number) != _signal.SIG_DFL:
+            _signal.signal(number, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) is not _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    atexit._clear()
-    sys.modules["__main__"] = types.ModuleType("__main__")
 
 
 def _enter(config, channel):
     """Become the function: environment, search path, working directory, output; returns the output stream."""
-    if os.environ:
-        os.environ.clear()
-    os.environ.update(config["environment"])
+    for name in list(os.environ):
+        del os.environ[name]
+    for name, value in config["environment"].items():
+        os.environ[name] = value
     if "TZ" in os.environ:
         time.tzset()
     env_vars.load(os.environ)
@@ -256,3 +303,19 @@ def _named_directories(directory, name):
 
 
 _SITE_PACKAGES = _site_packages()  # in the image: a worker does not look for them again
+
+_REHEARSAL = {
+    "arn": "arn:aws:lambda:eu-west-1:123456789012:function:rehearsal:1",
+    "name": "rehearsal",
+    "version": "1",
+    "handler": "ggrehearsal.handler",
+    "encoding": "json",
+    "timeout_s": 3,
+    "memory_kb": 16384,
+    "log_level": "INFO",
+    "log_group": "",
+    "log_stream": "",
+    "code_dir": os.path.dirname(os.path.abspath(__file__)),
+    "sys_path": [],
+    "environment": {"REHEARSAL_%d" % number: "x" * (8 << number % 4) for number in range(24)},
+}

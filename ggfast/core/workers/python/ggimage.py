@@ -4,6 +4,9 @@ What a worker writes to is its own memory; what it only reads it shares with the
 is written when an object on it is counted, a function on it runs for its first times (CPython 3.11 rewrites code as
 it warms up), or a lock is repaired. So the image imports the runtime, makes the streams, and rehearses a whole
 worker's life until nothing in it is new. Measured with CPython 3.11 on x86-64: see bench/README.md.
+
+Import this module before all others of the runtime: from then on until `use_fork_hooks` it keeps what modules want to
+run at forks.
 """
 
 import atexit
@@ -20,10 +23,12 @@ _is_worker = False
 _register = getattr(os, "register_at_fork", None)
 
 
-def collect_fork_hooks():
-    """Keep what modules want to run at forks until `use_fork_hooks`; to be called before they are imported."""
-    if _register is not None:
-        os.register_at_fork = _collect
+def _collect(**functions):
+    _hooks.append(functions)
+
+
+if _register is not None:
+    os.register_at_fork = _collect
 
 
 def use_fork_hooks():
@@ -57,10 +62,6 @@ def forget():
     main = sys.modules.get("__main__")
     sys.modules["__main__"] = types.ModuleType("__main__")
     return main
-
-
-def _collect(**functions):
-    _hooks.append(functions)
 
 
 def _guarded(function):

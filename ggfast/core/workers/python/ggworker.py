@@ -5,9 +5,7 @@ depends on the function arrives in the first frame, so that the image knows no s
 own, nothing imported here that an idle worker would pay for twice.
 """
 
-import ggimage  # isort: skip
-
-ggimage.collect_fork_hooks()  # before any other import: what they register counts
+import ggimage  # isort: skip  (first: it watches what the others register for forks)
 
 import _signal
 import atexit

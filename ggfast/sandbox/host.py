@@ -11,6 +11,7 @@ from typing import Final
 from ggfast._ext import kernel
 from ggfast.sandbox import seccomp
 from ggfast.sandbox.cgroups import read_text, unescape
+from ggfast.sandbox.disks import disk_majors, raw_driver
 from ggfast.sandbox.paths import below_any
 
 # Separate partitions below these are bound read-only into every container; an overlay sees one mount only.
@@ -21,8 +22,14 @@ FILESYSTEMS_NEVER_SHOWN: Final = frozenset(
     | {"tracefs", "securityfs", "configfs", "bpf", "pstore", "efivarfs", "fusectl", "hugetlbfs", "nsfs"}
 )
 # Of a fresh /proc: read-only for everybody, because write access there goes by uid and not by capability.
-PROC_READ_ONLY: Final = ("sys", "irq", "bus", "fs", "scsi", "acpi", "asound", "driver", "tty", "sysrq-trigger", "mtrr")
-PROC_MASKED: Final = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "slabinfo")
+PROC_READ_ONLY: Final = (
+    *("sys", "irq", "bus", "fs", "scsi", "acpi", "asound", "driver", "tty", "sysrq-trigger", "mtrr", "dynamic_debug"),
+)
+# The last ones tell uid 0 about everybody's memory, again without asking for a capability.
+PROC_MASKED: Final = (
+    *("kcore", "keys", "key-users", "timer_list", "timer_stats", "sched_debug", "kallsyms", "kmsg", "slabinfo"),
+    *("kpagecount", "kpageflags", "kpagecgroup", "vmallocinfo", "pagetypeinfo", "page_owner", "latency_stats"),
+)
 RESOLVER: Final = "/etc/resolv.conf"
 
 
@@ -52,7 +59,7 @@ def examine(*, overlay: bool) -> Host:
         partitions=find_partitions(mountinfo),
         proc_read_only=tuple(name for name in PROC_READ_ONLY if os.path.exists("/proc/" + name)),
         proc_masked=tuple(name for name in PROC_MASKED if os.path.exists("/proc/" + name)),
-        block_majors=find_block_majors(mountinfo),
+        block_majors=disk_majors(mountinfo, _swaps()),
         top_level=_top_level(),
         landlock_scopes=kernel.landlock_abi() >= 6,
         seccomp_filter=seccomp.filter_bytes(),
@@ -76,7 +83,7 @@ class MountWatch:
             return host
         self._looked = True
         mountinfo = read_text("/proc/self/mountinfo")
-        return replace(host, partitions=find_partitions(mountinfo), block_majors=find_block_majors(mountinfo))
+        return replace(host, partitions=find_partitions(mountinfo), block_majors=disk_majors(mountinfo, _swaps()))
 
 
 def find_partitions(mountinfo: str) -> tuple[str, ...]:
@@ -90,10 +97,11 @@ def find_partitions(mountinfo: str) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def find_block_majors(mountinfo: str) -> frozenset[int]:
-    """Major numbers of block devices that carry mounted file systems (0 is "no device")."""
-    numbers = {int(line.split(" ")[2].split(":")[0]) for line in mountinfo.splitlines()}
-    return frozenset(numbers - {0})
+def _swaps() -> str:
+    try:
+        return read_text("/proc/swaps")
+    except OSError:  # a kernel without swap
+        return ""
 
 
 def resolver_directory() -> str | None:
@@ -103,12 +111,14 @@ def resolver_directory() -> str | None:
 
 
 def forbidden_node(kind: int, node: int, host: Host) -> str | None:
-    """Why a device is never handed out: the kernel's memory, or a disk the host lives on."""
+    """Why a device is never handed out: the kernel's memory, a disk the host lives on, or a raw door to one."""
     major, minor = os.major(node), os.minor(node)
     if kind == stat.S_IFCHR and major == 1 and minor not in (3, 5, 7, 8, 9):
         return "a node of the kernel's memory and log"
     if kind == stat.S_IFBLK and major in host.block_majors:
         return "a disk of the kind that carries the host's file systems"
+    if kind == stat.S_IFCHR and (driver := raw_driver(major, read_text("/proc/devices"))):
+        return f"a raw door to disks, flash or processors (driver {driver})"
     return None
 
 

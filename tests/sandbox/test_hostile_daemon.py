@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ggfast.sandbox import plan
+from ggfast.sandbox import disks, plan
 from ggfast.sandbox.policy import OWN_CODE
 from tests.sandbox.harness import DEADLINE_S
 from tests.sandbox.hostile import Cage, cage, cage_with
@@ -216,3 +216,18 @@ def test_sockets_beside_the_resolver_are_noticed(directory: Path) -> None:
         sock.bind(str(directory / "sub" / "control"))
         assert plan.has_sockets(str(directory)) is True
     assert plan.has_sockets(str(directory / "missing")) is True
+
+
+def test_a_raw_door_to_a_disk_is_never_handed_out(cage: Cage) -> None:
+    """A character device whose driver reaches the disks below their block devices (here any that the kernel has)."""
+    text = Path("/proc/devices").read_text()
+    known = [major for major in range(512) if disks.raw_driver(major, text)]
+    if not known:
+        pytest.skip("needs a kernel with one of the drivers of disks.RAW_DRIVERS")
+    node = Path(f"/dev/ggfast-hostile-{os.getpid()}")
+    os.mknod(node, 0o020666, os.makedev(known[0], 0))
+    try:
+        answer = _spawn(cage, devices=[{"path": str(node), "access": "rw"}], uid=0)
+    finally:
+        node.unlink()
+    assert (answer["ok"], answer["step"]) == (False, "policy"), answer

@@ -195,7 +195,10 @@ def test_row_42_descriptors(cage: Cage, who: str) -> None:
     assert found == {"0": stat.S_IFCHR, "1": stat.S_IFIFO, "2": stat.S_IFIFO, "3": stat.S_IFSOCK}
 
 
-NEEDLES = {name: f"ggfast-needle-{name}-{os.urandom(8).hex()}" for name in ("environment", "stderr", "channel", "name")}
+NEEDLES = {
+    name: f"ggfast-needle-{name}-{os.urandom(8).hex()}"
+    for name in ("environment", "stderr", "channel", "name", "policy")
+}
 
 
 def _masked(text: str) -> bytes:
@@ -206,11 +209,12 @@ def _masked(text: str) -> bytes:
 @WHO
 def test_row_43_memory_of_the_image(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's memory is the zygote's. What the daemon sends to another worker, what it writes to its log and
-    what stood in the environment of whoever started the core must not be in it. The control is the name of
-    another instance, which the zygote has to know."""
+    what stood in the environment of whoever started the core must not be in it, nor what other instances there are.
+    The control is the policy, which is read before the zygote begins and is no secret."""
     monkeypatch.setenv("GGFAST_TEST_SECRET", NEEDLES["environment"])
     words = ("--say", _masked(NEEDLES["stderr"]).hex())
-    with cage_with(daemon_program=ATTEMPTS / "talking_daemon.py", daemon_arguments=words) as own:
+    policy = {"denied_sources": ["/srv/" + NEEDLES["policy"]]}
+    with cage_with(daemon_program=ATTEMPTS / "talking_daemon.py", daemon_arguments=words, policy=policy) as own:
         other = own.box.spawn(
             "def serve():\n    import os\n    while os.read(3, 4096):\n        os.write(3, b'x')\n",
             instance=NEEDLES["name"],
@@ -220,7 +224,7 @@ def test_row_43_memory_of_the_image(who: str, monkeypatch: pytest.MonkeyPatch) -
         own.box.wait_for(lambda: NEEDLES["stderr"] in own.box.crash_log())
         needles = {name: _masked(text).hex() for name, text in NEEDLES.items()}
         found = own.run("processes.scan_memory", who, {"memory_kb": 131072}, needles=needles)
-        assert found["found"].pop("name") > 0, "the scan does not see the image's memory"
+        assert found["found"].pop("policy") > 0, "the scan does not see the image's memory"
         assert set(found["found"].values()) == {0}, found
 
 

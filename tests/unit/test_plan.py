@@ -11,7 +11,7 @@ import pytest
 
 from ggfast._ext import kernel
 from ggfast.sandbox import plan as plans
-from ggfast.sandbox.host import Host, find_block_majors, find_partitions, forbidden_node
+from ggfast.sandbox.host import Host, find_partitions, forbidden_node
 from ggfast.sandbox.paths import Found
 from ggfast.sandbox.policy import Device, Mount, Policy, WorkerSpec
 
@@ -212,7 +212,6 @@ MOUNTINFO = """\
 
 def test_partitions_on_the_list_are_shown_and_no_others() -> None:
     assert find_partitions(MOUNTINFO) == ("/usr", "/usr/local x")
-    assert find_block_majors(MOUNTINFO) == {8, 254}
 
 
 def test_devices_that_are_never_handed_out() -> None:

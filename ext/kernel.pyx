@@ -20,35 +20,48 @@ include "ext/kernel_calls.pxi"
 include "ext/kernel_plan.pxi"
 
 
-def spawn(bytes plan not None, int error_fd, int own_pid_namespace) -> int:
-    """Fork into a new PID namespace and run `plan` there; the child's pid, or 0 in a child whose plan is done.
+cdef int fork_worker(int own_pid_namespace):
+    """Fork into a new PID namespace: the child's pid, 0 in the child, -errno when refused.
 
-    Raises ValueError for a malformed plan and OSError when the fork itself is refused; a plan that fails ends
-    the child and shows on `error_fd`. `own_pid_namespace` is a descriptor of /proc/self/ns/pid: the caller's
-    "namespace for children" is put back after the fork, so that its next child is an ordinary one.
+    The caller's "namespace for children" is put back afterwards, so that its next child is an ordinary one. In the
+    child the interpreter is not usable before PyOS_AfterFork_Child.
     """
-    cdef const char *data = PyBytes_AS_STRING(plan)
-    cdef size_t size = PyBytes_GET_SIZE(plan)
-    cdef pid_t child
-    cdef int failure
-    if check_plan(data, size) <= 0:
-        raise ValueError("malformed plan: found a bad length, code or string, expected what plan.py builds")
+    cdef int child, failure
     if setns_(own_pid_namespace, CLONE_NEWPID) or unshare_(CLONE_NEWPID):
-        PyErr_SetFromErrno(OSError)
+        return -errno
     PyOS_BeforeFork()
     child = fork()
     if child == 0:
-        if execute_plan(data, size, error_fd):
-            _exit(126)
-        PyOS_AfterFork_Child()
         return 0
     failure = errno
     PyOS_AfterFork_Parent()
     setns_(own_pid_namespace, CLONE_NEWPID)
-    if child < 0:
-        (&errno)[0] = failure
+    return child if child > 0 else -failure
+
+
+def spawn(bytes plan not None, int error_fd, int own_pid_namespace) -> int:
+    """Fork into a new PID namespace and run `plan` there; the child's pid, or 0 in a child whose plan is done.
+
+    Raises ValueError for a malformed plan and OSError when the fork itself is refused; a plan that fails ends
+    the child and shows on `error_fd`. `own_pid_namespace` is a descriptor of /proc/self/ns/pid.
+    """
+    cdef const char *data = PyBytes_AS_STRING(plan)
+    cdef size_t size = PyBytes_GET_SIZE(plan)
+    cdef int child
+    if check_plan(data, size) <= 0:
+        raise ValueError("malformed plan: found a bad length, code or string, expected what plan.py builds")
+    child = fork_worker(own_pid_namespace)
+    if child == 0:
+        if execute_plan(data, size, error_fd):
+            _exit(126)
+        PyOS_AfterFork_Child()
+    elif child < 0:
+        (&errno)[0] = -child
         PyErr_SetFromErrno(OSError)
     return child
+
+
+include "ext/kernel_zygote.pxi"
 
 
 # --- system calls the standard library lacks ------------------------------------------------------------

@@ -1,23 +1,20 @@
-"""Forks workers from its own warm image and does everything to them that needs root; one request at a time.
+"""Does everything to workers that needs root; one request at a time.
 
-It is the zygote: what it has imported, every worker shares. So it reads no secret, opens nothing it does not
-need, runs no thread and no event loop of a library. Its life is the supervisor's loop, which hands it requests
-(`handle`), descriptors that became readable (`ready`) and the news of dead children (`reaped`).
+What it has imported, every worker shares: the zygote is forked from it. So it reads no secret, opens nothing it
+does not need, runs no thread and no event loop of a library. Its life is the supervisor's loop, which hands it
+requests (`handle`) and descriptors that became readable (`ready`).
 
-A worker's life:   spawn -> (plan runs; error pipe open) -> running -> dead -> groups removed
+A worker's life:   spawn -> (asked; forked; plan runs, error pipe open) -> running -> dead -> groups removed
 """
 
 from __future__ import annotations
 
 import array
 import errno
-import gc
-import importlib
 import os
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +26,10 @@ from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
+from ggfast.sandbox.image import Image, become_worker, preload
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
+from ggfast.sandbox.zygote import Forked, Zygote
 
 S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
 ADOPT_MARK: Final = b"\xff"
@@ -47,7 +46,8 @@ class Worker:
 
     instance: str
     spec: WorkerSpec
-    pid: int
+    serial: int  # of the request to the zygote
+    pid: int  # 0 until the zygote has forked
     group: Group
     steps: tuple[str, ...]
     ipc: int
@@ -71,26 +71,6 @@ class Worker:
     def descriptors(self) -> list[int]:
         """What the daemon gets."""
         return [self.ipc, self.stdout, self.stderr]
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What is preloaded for Python workers and where they find it at /runtime."""
-
-    python_path: tuple[str, ...] = ()
-    module: str = ""
-    runtime_dir: str = ""
-    preload: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Image:
-        """From the launch spec."""
-        return cls(
-            tuple(document.get("python_path", ())),
-            str(document.get("module", "")),
-            str(document.get("runtime_dir", "")),
-            tuple(document.get("preload", ())),
-        )
 
 
 @dataclass(slots=True)
@@ -133,8 +113,25 @@ class Spawner:
         self._clock = clock
         self._tokens = max(1.0, policy.spawns_per_second)
         self._refilled = clock()
-        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._main = _preload(image)
+        self._serial = 0
+        self._main = preload(image)
+        self.zygote = Zygote(lambda: become_worker(self._main))
+        self.start_zygote()
+
+    def start_zygote(self) -> None:
+        """Fork the zygote; again when it died, and its workers with it."""
+        if self.zygote.pid == 0:
+            self.zygote.start()
+            self._watch(self.zygote.descriptor)
+
+    def zygote_died(self) -> None:
+        """Every worker has died with it: tell so, and start another."""
+        self._read_zygote()
+        self._unwatch(self.zygote.descriptor)
+        self.zygote.died()
+        for worker in list(self.workers.values()):
+            self._ended(worker, int(signal.SIGKILL))
+        self.start_zygote()
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -188,7 +185,7 @@ class Spawner:
     def _kill(self, worker: Worker, number: object) -> Answer:
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 64:
             raise refuse(f"signal: found {str(number)[:20]!r}, expected 1 to 64")
-        os.kill(worker.pid, number)  # not reaped yet, so the pid is still its own
+        self.zygote.kill(worker.pid, number)
         return {"instance": worker.instance}, []
 
     def _stat(self, worker: Worker) -> Answer:
@@ -232,7 +229,7 @@ class Spawner:
         opened = _Opened()
         try:
             group.limit(spec.memory_kb, spec.pids_max, [*ALWAYS, *map(_rule, spec.devices, devices)])
-            worker = self._fork(request, instance, spec, group, opened, mounts, devices)
+            worker = self._ask(request, instance, spec, group, opened, mounts, devices)
         except BaseException:
             for fd in opened.near + opened.far:
                 os.close(fd)
@@ -274,7 +271,7 @@ class Spawner:
                 raise refuse(f"spec.devices: {device.path} is {reason}, which functions never get")
         return mounts, devices
 
-    def _fork(
+    def _ask(
         self,
         request: int,
         instance: str,
@@ -295,9 +292,9 @@ class Spawner:
         around = plans.Surroundings(
             join_first=group.join_first,
             join_last=group.join_last,
-            ipc=opened.far[0],
-            stdout=opened.far[1],
-            stderr=opened.far[2],
+            ipc=kernel.WORKER_DESCRIPTORS[0],
+            stdout=kernel.WORKER_DESCRIPTORS[1],
+            stderr=kernel.WORKER_DESCRIPTORS[2],
             hidden=self._policy.hidden_for(spec.uid),
             runtime_dir=self._image.runtime_dir,
             mounts=mounts,
@@ -308,40 +305,19 @@ class Spawner:
         event = group.oom_event()
         if event is not None:
             opened.near.append(event)
-        pid = kernel.spawn(made.data, opened.far[3], self._pid_namespace)
-        if pid == 0:
-            self._become_worker()
+        self._serial = (self._serial + 1) & 0xFFFFFFFF
+        self.zygote.spawn(self._serial, made.data, opened.far)
         ipc, stdout, stderr, errors = opened.near[:4]
-        return Worker(instance, spec, pid, group, made.steps, ipc, stdout, stderr, errors, event, request)
-
-    def _become_worker(self) -> None:
-        """In the child, inside its container: hand over to the preloaded module and never return.
-
-        Every object of the spawner stays referenced by the frames above, so none is destroyed here and no
-        descriptor number that now belongs to the worker is closed by a destructor.
-        """
-        status = 1
-        try:
-            assert self._main is not None
-            self._main()
-            status = 0
-        except SystemExit as ending:
-            status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(status & 0xFF)
+        serial = self._serial
+        return Worker(instance, spec, serial, 0, group, made.steps, ipc, stdout, stderr, errors, event, request)
 
     # --- events -----------------------------------------------------------------------------------------
 
     def ready(self, fd: int) -> None:
-        """A watched descriptor is readable: the end of a set-up, or a group out of memory."""
+        """A watched descriptor is readable: the zygote, the end of a set-up, or a group out of memory."""
+        if fd == self.zygote.descriptor:
+            self._read_zygote()
+            return
         for worker in list(self.workers.values()):
             if fd == worker.error_pipe:
                 self._setup_news(worker)
@@ -357,7 +333,7 @@ class Spawner:
         for instance, until in list(self._suspects.items()):
             worker = self.workers.get(instance)
             if worker is not None and worker.group.oom_kills() > 0:
-                os.kill(worker.pid, signal.SIGKILL)
+                self._kill_quietly(worker)
             elif worker is not None and self._clock() < until:
                 continue
             del self._suspects[instance]
@@ -372,7 +348,11 @@ class Spawner:
         self._unwatch(worker.error_pipe)
         os.close(worker.error_pipe)
         worker.error_pipe = -1
-        if worker.last_record and worker.last_record[0] == kernel.DONE:
+        self._maybe_started(worker)
+
+    def _maybe_started(self, worker: Worker) -> None:
+        """Answer once both are known: the pid from the zygote, and that the plan was completed."""
+        if worker.error_pipe < 0 < worker.pid and worker.last_record and worker.last_record[0] == kernel.DONE:
             worker.started = True
             self._send(
                 {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.pid}, worker.descriptors
@@ -387,11 +367,30 @@ class Spawner:
         step = worker.steps[index] if index < len(worker.steps) else str(index)
         return SandboxFailed(step, number, f"{step}: {os.strerror(number)}")
 
-    def reaped(self, pid: int, status: int) -> bool:
-        """A child ended; False when it is none of ours."""
-        worker = next((worker for worker in self.workers.values() if worker.pid == pid), None)
+    def _read_zygote(self) -> None:
+        for news in self.zygote.news():
+            if isinstance(news, Forked):
+                self._forked(news)
+            else:
+                worker = next((worker for worker in self.workers.values() if worker.pid == news.pid), None)
+                if worker is not None:
+                    self._ended(worker, news.status)
+
+    def _forked(self, news: Forked) -> None:
+        worker = next((worker for worker in self.workers.values() if worker.serial == news.serial), None)
         if worker is None:
-            return False
+            return
+        if news.pid > 0:
+            worker.pid = news.pid
+            self._maybe_started(worker)
+            return
+        del self.workers[worker.instance]
+        step = SandboxFailed("fork", -news.pid, f"fork: {os.strerror(-news.pid)}")
+        self._forget(worker)
+        self._refuse(worker.request, step)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        """A worker is dead: answer or tell, and clean up."""
         if worker.error_pipe >= 0:
             self._setup_news(worker)
         del self.workers[worker.instance]
@@ -404,7 +403,7 @@ class Spawner:
                 {
                     "event": "exited",
                     "instance": worker.instance,
-                    "pid": pid,
+                    "pid": worker.pid,
                     "exit_status": code if code >= 0 else None,
                     "signal": -code if code < 0 else None,
                     "oom": statistics.oom_kills > 0,
@@ -416,9 +415,11 @@ class Spawner:
                 [],
             )
         self._forget(worker)
-        return True
 
     def _forget(self, worker: Worker) -> None:
+        if worker.error_pipe >= 0:
+            self._unwatch(worker.error_pipe)
+            os.close(worker.error_pipe)
         if worker.oom_event is not None:
             self._unwatch(worker.oom_event)
             os.close(worker.oom_event)
@@ -433,9 +434,16 @@ class Spawner:
         return not self.unremoved
 
     def kill_all(self) -> None:
-        """SIGKILL to every worker; they are reaped by the loop."""
+        """SIGKILL to every worker; their ends come through the zygote."""
         for worker in self.workers.values():
-            os.kill(worker.pid, signal.SIGKILL)
+            self._kill_quietly(worker)
+
+    def _kill_quietly(self, worker: Worker) -> None:
+        try:
+            if worker.pid:
+                self.zygote.kill(worker.pid, int(signal.SIGKILL))
+        except SandboxFailed:
+            pass  # no zygote: its death has killed the worker
 
 
 def _drain(fd: int) -> None:
@@ -447,19 +455,3 @@ def _drain(fd: int) -> None:
 
 def _rule(device: Any, found: Found) -> DeviceRule:
     return DeviceRule(found.kind == S_IFBLK, os.major(found.node), os.minor(found.node), device.access)
-
-
-def _preload(image: Image) -> Callable[[], object] | None:
-    """Import the worker's module and freeze everything: without it the first collection in a worker copies
-    the whole heap (sandbox.md section 8)."""
-    main: Callable[[], object] | None = None
-    for path in reversed(image.python_path):
-        sys.path.insert(0, path)
-    for name in image.preload:
-        importlib.import_module(name)
-    if image.module:
-        module = importlib.import_module(image.module)
-        main = module.main
-    gc.collect()
-    gc.freeze()
-    return main

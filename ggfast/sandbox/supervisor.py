@@ -37,8 +37,9 @@ from ggfast.sandbox import host, plan, trial
 from ggfast.sandbox.cgroups import Tree, read_text, this_layout
 from ggfast.sandbox.crashlog import CrashLog
 from ggfast.sandbox.daemon import Daemon, DaemonSpec
+from ggfast.sandbox.image import Image
 from ggfast.sandbox.policy import Policy, refuse
-from ggfast.sandbox.spawner import Image, Spawner
+from ggfast.sandbox.spawner import Spawner
 
 RESERVED: Final = 10  # descriptors below belong to workers: nothing of ours may have such a number
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -153,8 +154,9 @@ class Supervisor:
                 return
             if pid == self._daemon.pid:
                 self._daemon_died(status)
-            else:
-                self._spawner.reaped(pid, status)
+            elif pid == self._spawner.zygote.pid:
+                self._log.line(f"zygote ended with status {os.waitstatus_to_exitcode(status)}, its workers with it")
+                self._spawner.zygote_died()
 
     def _stop(self) -> None:
         if self._stop_at is None:
@@ -167,8 +169,8 @@ class Supervisor:
         self._spawner.kill_all()
         deadline = time.monotonic() + limits.DAEMON_STOP_S
         while (self._spawner.workers or not self._spawner.remove_groups()) and time.monotonic() < deadline:
-            self._poll.poll(5)
-            self._reap()
+            for fd, events in self._poll.poll(5):
+                self._dispatch(fd, events)
         self._tree.close()
         try:
             os.unlink(self._pid_name, dir_fd=self._pid_directory)

@@ -115,6 +115,35 @@ def test_a_daemon_that_does_not_read_is_replaced(box: Sandbox) -> None:
     box.end(box.adopt(worker))
 
 
+def zygote_of(box: Sandbox) -> int:
+    children = Path(f"/proc/{box.pid}/task/{box.pid}/children").read_text().split()
+    (found,) = [pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ggfast-zygote")]
+    return int(found)
+
+
+def test_the_zygote_holds_nothing_open(box: Sandbox) -> None:
+    box.end(box.spawn(ECHO))
+    links = [os.readlink(path) for path in Path(f"/proc/{zygote_of(box)}/fd").iterdir()]
+    strangers = [
+        link for link in links if link != "/dev/null" and not link.startswith(("socket:", "anon_inode:", "pid:"))
+    ]
+    assert [link for link in strangers if "crash.log" not in link] == []
+    assert sum(link.startswith("socket:") for link in links) == 1
+
+
+def test_a_dead_zygote_takes_its_workers_and_comes_back(box: Sandbox) -> None:
+    worker, zygote = box.spawn(ECHO), zygote_of(box)
+    os.kill(zygote, signal.SIGKILL)
+    event = box.wait_exit(worker)
+    assert (event["signal"], event["pid"]) == (9, worker.pid)
+    assert gone(worker.pid)
+    fresh = box.spawn(ECHO)
+    assert echo(fresh) == b"ping"
+    assert zygote_of(box) != zygote
+    assert "zygote ended with status -9" in box.crash_log()
+    box.end(fresh)
+
+
 def test_hangup_is_ignored(box: Sandbox) -> None:
     os.kill(box.pid, signal.SIGHUP)
     assert box.request(verb="list")["ok"]

@@ -218,6 +218,15 @@ def test_row_43_memory_of_the_image(who: str, monkeypatch: pytest.MonkeyPatch) -
         other = own.box.spawn(
             "def serve():\n    import os\n    while os.read(3, 4096):\n        os.write(3, b'x')\n",
             instance=NEEDLES["name"],
+            # A longer request than the next one's: nothing of it may stay behind the end of that.
+            mounts=[
+                {
+                    "source": str(own.place / "empty"),
+                    "destination": f"/mnt/{number}{NEEDLES['name']}",
+                    "writable": False,
+                }
+                for number in range(20)
+            ],
         )
         other.ipc.sendall(NEEDLES["channel"].encode() * 20)
         assert other.ipc.recv(1) == b"x"

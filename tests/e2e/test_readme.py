@@ -1,6 +1,7 @@
 """The README's commands do what it says: every ```console block is run, or says why not.
 
-    <!-- test: run -->                      the block below is run
+    <!-- test: run -->                      the block below is run, in an empty directory
+    <!-- test: run in the checkout -->      the block below is run where the reader's checkout is
     <!-- test: no, because ... -->          it is not, and this is why
 
 In a block, a line starting with `$ ` is a command (a line ending in a backslash goes on in the next one, which
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ import pytest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = re.compile(r"<!-- test: (?:(?P<run>run)|no, because (?P<reason>\S.*)) -->")
+MARK = re.compile(r"<!-- test: (?:(?P<run>run)(?P<checkout> in the checkout)?|no, because (?P<reason>\S.*)) -->")
 COMMAND_TIMEOUT_S = 300  # the longest thing a reader is asked to wait for, on a slow machine
 
 
@@ -68,15 +70,15 @@ def matches(expected: tuple[str, ...], printed: str) -> bool:
     return re.fullmatch(pattern, text) is not None
 
 
-def marked_to_run(text: str) -> list[tuple[int, str]]:
-    """(line number, body) of the blocks to run; raises ValueError for a block without a mark."""
+def marked_to_run(text: str) -> list[tuple[int, str, bool]]:
+    """(line number, body, whether in the checkout) of the blocks to run; ValueError for a block without a mark."""
     found = []
     for line, before, body in blocks(text):
         mark = MARK.fullmatch(before.strip())
         if mark is None:
             raise ValueError(f"line {line}: mark the console block with <!-- test: run --> or no, because ...")
         if mark["run"]:
-            found.append((line, body))
+            found.append((line, body, bool(mark["checkout"])))
     return found
 
 
@@ -97,7 +99,7 @@ $ reboot
 
 
 def test_the_reader_of_blocks() -> None:
-    assert marked_to_run(SAMPLE) == [(3, "$ echo one \\\n> two\none two\n$ true\n")]
+    assert marked_to_run(SAMPLE) == [(3, "$ echo one \\\n> two\none two\n$ true\n", False)]
     assert steps("$ echo one \\\n> two\none two\n$ true\n") == [
         Step("echo one \\\ntwo", ("one two",)),
         Step("true", ()),
@@ -124,24 +126,31 @@ def test_elided_output(expected: tuple[str, ...], printed: str, same: bool) -> N
 
 
 def test_every_block_of_the_readme_is_marked() -> None:
-    for _, body in marked_to_run(README.read_text(encoding="utf-8")):
+    for _, body, _ in marked_to_run(README.read_text(encoding="utf-8")):
         assert steps(body)
 
 
 def test_the_readme_commands_do_what_it_says(open_directory: Path) -> None:
     """One shell runs the whole page; a line with a unique word and the status ends each command's output."""
-    todo = [(line, step) for line, body in marked_to_run(README.read_text(encoding="utf-8")) for step in steps(body)]
+    marked = marked_to_run(README.read_text(encoding="utf-8"))
+    todo = [(line, step, where) for line, body, where in marked for step in steps(body)]
     assert todo, "the README has no command that is run"
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", LC_ALL="C.UTF-8")
     end = "ggfast-readme-step-ended"
-    script = "".join(f"{{ {step.command}\n}} </dev/null 2>&1; echo {end} $?\n" for _, step in todo)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of the make that may run this test
+        environment.pop(name, None)
+    script = "".join(
+        f"{{ {f'cd {shlex.quote(str(README.parent))}; ' if in_checkout else ''}{step.command}\n"
+        f"}} </dev/null 2>&1; echo {end} $?; cd {shlex.quote(str(open_directory))}\n"
+        for _, step, in_checkout in todo
+    )
     shell = ["timeout", "--kill-after=5", str(COMMAND_TIMEOUT_S), "bash", "-c", script]
     done = subprocess.run(
         shell, cwd=open_directory, env=environment, stdout=subprocess.PIPE, text=True, check=False, errors="replace"
     )
     parts = re.split(rf"{end} (\d+)\n", done.stdout)
     outcomes = list(zip(parts[0::2], parts[1::2], strict=False))
-    for number, (line, step) in enumerate(todo):
+    for number, (line, step, _) in enumerate(todo):
         where = f"README.md, console block at line {line}: $ {step.command}"
         assert number < len(outcomes), f"{where}\ndid not end within {COMMAND_TIMEOUT_S} s:\n{parts[-1]}"
         printed, status = outcomes[number]

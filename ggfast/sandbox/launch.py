@@ -40,7 +40,10 @@ OPTION_FLAGS: Final = {
 }  # fmt: skip
 KEPT_WRITABLE: Final = frozenset({"proc", "cgroup", "cgroup2"})
 # Groups whose members are as good as root, or read what no function should (sandbox.md section 5).
-GROUPS_DENIED: Final = ("shadow", "disk", "kmem", "docker", "lxd", "sudo", "wheel", "adm", "systemd-journal", "gshadow")
+GROUPS_DENIED: Final = (
+    *("shadow", "disk", "kmem", "docker", "podman", "lxd", "incus", "incus-admin", "libvirt", "sudo", "wheel", "adm"),
+    *("systemd-journal", "gshadow", "ssl-cert", "_ssh"),
+)
 OOM_SCORE: Final = -500
 
 
@@ -216,7 +219,7 @@ def read_only_one_by_one(mounts: list[list[str]]) -> None:
 
 def _staging(state_dir: str) -> None:
     """A small file system over the state directory, in our view only, to mount containers in. It is entered
-    here and never named again, so nobody can exchange it."""
+    here and never named again, so nobody can exchange it; walked both times, so that no link leads elsewhere."""
     fd = paths.open_walk(state_dir)
     try:
         kernel.mount(b"ggfast", f"/proc/self/fd/{fd}".encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"size=16k,mode=700")
@@ -224,7 +227,9 @@ def _staging(state_dir: str) -> None:
         raise SandboxFailed("staging", error.errno or 0, f"tmpfs on {state_dir}: {error.strerror}") from None
     finally:
         os.close(fd)
-    os.chdir(state_dir)
+    fd = paths.open_walk(state_dir)
+    os.fchdir(fd)
+    os.close(fd)
     os.mkdir("s", 0o700)
 
 

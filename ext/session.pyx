@@ -176,6 +176,8 @@ cdef class Session(Recipient):
         cdef Py_ssize_t packet_bytes_max = self.limits.packet_bytes_max
         cdef int used
         cdef Outlet outlet = self.outlet
+        if self.state == NEW and left and (at[0] >> 4) != CONNECT:  # before a stranger makes us wait for a length
+            raise Violation(f"the first packet is {packet_name(at[0] >> 4)}, expected CONNECT [MQTT-3.1.0-1]")
         while left >= 2:
             used = read_length(at + 1, left - 1, &remaining)
             if used <= 0:

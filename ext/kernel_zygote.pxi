@@ -91,6 +91,7 @@ cdef int spawn_received(int sock, size_t size, int *fds, int namespace):
                     _exit(126)
             if execute_plan(plan, size - 8, FIRST_DESCRIPTOR + 3):
                 _exit(126)
+            memset(request, 0, size)  # what the host looks like is none of the function's business
             PyOS_AfterFork_Child()
             return 1
         result = pid
@@ -98,6 +99,7 @@ cdef int spawn_received(int sock, size_t size, int *fds, int namespace):
         if fds[index] >= 0:
             close(fds[index])
     tell(sock, MESSAGE_SPAWN, head[1], <uint32_t>result)
+    memset(request, 0, size)  # or the next worker would have this one's plan in its memory
     return 0
 
 

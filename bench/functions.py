@@ -240,10 +240,14 @@ def worker_memory(supervisor: int, name: str) -> dict[str, int]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == supervisor and f"{name}-" in (entry / "cgroup").read_text():
+            zygote = _parent(int(entry.name))
+            if _parent(zygote) == supervisor and f"ggfast-worker {name}-" in (entry / "cmdline").read_text():
                 return _memory_of(entry / "smaps_rollup")
     raise RuntimeError(f"no running worker of {name} under process {supervisor}")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _memory_of(path: Path) -> dict[str, int]:

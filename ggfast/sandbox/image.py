@@ -31,25 +31,38 @@ class Image:
         )
 
 
-def preload(image: Image) -> Callable[[], object] | None:
-    """Import the worker's module and freeze everything; its `main`, or None without a module.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The worker module's two entries: `prepare` makes this process an image, `main` is a worker's life."""
 
-    Without the freeze the first collection in a worker copies the whole heap (sandbox.md section 8).
-    """
-    main: Callable[[], object] | None = None
+    main: Callable[[], object]
+    prepare: Callable[[], object] | None = None
+
+
+def preload(image: Image) -> Loaded | None:
+    """Import what workers share; None without a worker module."""
     for path in reversed(image.python_path):
         sys.path.insert(0, path)
     for name in image.preload:
         importlib.import_module(name)
-    if image.module:
-        module = importlib.import_module(image.module)
-        main = module.main
+    if not image.module:
+        return None
+    module = importlib.import_module(image.module)
+    return Loaded(module.main, getattr(module, "prepare", None))
+
+
+def become_image(loaded: Loaded | None) -> None:
+    """In the zygote: let the module prepare what its workers would each do for themselves, then freeze everything.
+
+    Without the freeze the first collection in a worker copies the whole heap (sandbox.md section 8).
+    """
+    if loaded is not None and loaded.prepare is not None:
+        loaded.prepare()
     gc.collect()
     gc.freeze()
-    return main
 
 
-def become_worker(main: Callable[[], object] | None) -> NoReturn:
+def become_worker(loaded: Loaded | None) -> NoReturn:
     """In the child, inside its container: hand over to the preloaded module and never return.
 
     Every object of the spawner stays referenced by the frames above, so none is destroyed here and no descriptor
@@ -57,8 +70,8 @@ def become_worker(main: Callable[[], object] | None) -> NoReturn:
     """
     status = 1
     try:
-        assert main is not None
-        main()
+        assert loaded is not None
+        loaded.main()
         status = 0
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)

@@ -26,7 +26,7 @@ from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
-from ggfast.sandbox.image import Image, become_worker, preload
+from ggfast.sandbox.image import Image, become_image, become_worker, preload
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.zygote import Forked, Zygote
@@ -114,8 +114,8 @@ class Spawner:
         self._tokens = max(1.0, policy.spawns_per_second)
         self._refilled = clock()
         self._serial = 0
-        self._main = preload(image)
-        self.zygote = Zygote(lambda: become_worker(self._main))
+        self._loaded = preload(image)
+        self.zygote = Zygote(lambda: become_image(self._loaded), lambda: become_worker(self._loaded))
         self.start_zygote()
 
     def start_zygote(self) -> None:
@@ -222,7 +222,7 @@ class Spawner:
         self._check_rate()
         spec = self._policy.validate(document)
         self._host = self._mounts.refreshed(self._host)
-        if not spec.argv and self._main is None:
+        if not spec.argv and self._loaded is None:
             raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
         mounts, devices = self._inspect(spec)
         group = self._tree.create(instance)

@@ -48,8 +48,9 @@ class Ended:
 class Zygote:
     """Start, spawn, kill, read the news. Nothing here blocks longer than the zygote takes to read a packet."""
 
-    def __init__(self, worker_main: Callable[[], NoReturn]) -> None:
+    def __init__(self, become_image: Callable[[], None], worker_main: Callable[[], NoReturn]) -> None:
         self.pid = 0
+        self._become_image = become_image
         self._worker_main = worker_main
         self._socket: socket.socket | None = None
 
@@ -81,6 +82,7 @@ class Zygote:
             for place, fd in zip((SOCKET, NAMESPACE, SIGNALS), moved, strict=True):
                 os.dup2(fd, place, inheritable=False)
             close_from(FIRST_FREE)
+            self._become_image()
             kernel.serve_zygote(SOCKET, NAMESPACE, SIGNALS)
             self._worker_main()
         finally:

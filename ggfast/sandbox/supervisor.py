@@ -268,7 +268,7 @@ class Supervisor:
             self._report({"ok": True, "pid": os.getpid()})
 
     def _send(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Queue one packet; descriptors are copied until it is gone."""
+        """Send one packet, or queue it; the descriptors of what waits are copied until it is gone."""
         packet = json.dumps(message, separators=(",", ":")).encode()
         if len(packet) > limits.CHANNEL_PACKET_BYTES_MAX:
             text = f"answer of {len(packet)} bytes is larger than {limits.CHANNEL_PACKET_BYTES_MAX}"
@@ -278,26 +278,33 @@ class Supervisor:
             self._log.line("the daemon does not read its channel: killed")
             self._drop_outgoing()
             self._daemon.kill()
-        self._outgoing.append((packet, [os.dup(fd) for fd in fds]))
-        self._flush()
+        if self._outgoing or not self._send_now(packet, fds):
+            self._outgoing.append((packet, [os.dup(fd) for fd in fds]))
 
-    def _flush(self) -> None:
+    def _send_now(self, packet: bytes, fds: list[int]) -> bool:
+        """False while the channel takes no more, or there is none; POLLOUT then tells when it does."""
         channel = self._daemon.channel
         if channel is None:
-            return
+            return False
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            channel.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+            return False
+        except OSError:
+            return False  # its death is on the way
+        return True
+
+    def _flush(self) -> None:
         while self._outgoing:
             packet, fds = self._outgoing[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                channel.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                self._poll.modify(channel.fileno(), select.POLLIN | select.POLLOUT)
+            if not self._send_now(packet, fds):
                 return
-            except OSError:
-                return  # its death is on the way
             self._outgoing.popleft()
             _close_all(fds)
-        self._poll.modify(channel.fileno(), select.POLLIN)
+        if self._daemon.channel is not None:
+            self._poll.modify(self._daemon.channel.fileno(), select.POLLIN)
 
     def _drop_outgoing(self) -> None:
         """Answers die with the daemon that asked; events without descriptors are kept for the next one."""

@@ -32,6 +32,7 @@ from ggfast.settings import (
     read_section,
     switch,
     text,
+    user_ids,
     yes_no,
 )
 
@@ -193,6 +194,9 @@ class GgfastSettings:
     )
     hidden_paths: tuple[str, ...] = absolute_paths(
         "hiddenPaths", 64, "ggfast", "host paths no function may see, beside the core's own"
+    )
+    run_as_uids: tuple[int, ...] = user_ids(
+        "runAsUids", 64, "ggfast", "uids other than functionUser's that functions may run as (RunAs)"
     )
     fsync: bool = switch("fsync", True, "ggfast", "false trades durability at power loss for less flash wear")
     log_lines_per_s: int = number(

@@ -237,3 +237,13 @@ class Fields:
             else:
                 self.problems.add(f"{self.at(key)}[{index}]", shown(item), expected)
         return tuple(found)
+
+    def integers(self, key: str, minimum: int, maximum: int, count: int) -> tuple[int, ...]:
+        """The whole numbers within [minimum, maximum] in the list of at most `count` at `key`."""
+        found = []
+        for index, item in enumerate(self.values(key, count)):
+            if isinstance(item, int) and not isinstance(item, bool) and minimum <= item <= maximum:
+                found.append(item)
+            else:
+                self.problems.add(f"{self.at(key)}[{index}]", shown(item), f"a whole number, {minimum} to {maximum}")
+        return tuple(found)

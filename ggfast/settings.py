@@ -124,6 +124,15 @@ def absolute_paths(key: str, maximum: int, since: str, meaning: str) -> Any:
     return _names(key, maximum, _ABSOLUTE, "an absolute path", since, meaning)
 
 
+def user_ids(key: str, maximum: int, since: str, meaning: str) -> Any:
+    """A list of numeric user ids other than root's."""
+
+    def read(f: Fields, name: str) -> tuple[int, ...]:
+        return f.integers(name, 1, 0xFFFF_FFFE, maximum)
+
+    return _declare(key, (), read, "a list; each a uid from 1", since, meaning)
+
+
 def _names(key: str, maximum: int, pattern: re.Pattern[str], rule: str, since: str, meaning: str) -> Any:
     def read(f: Fields, name: str) -> tuple[str, ...]:
         return f.texts(name, maximum, pattern=pattern, expected=rule)

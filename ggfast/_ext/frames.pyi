@@ -32,9 +32,7 @@ class FrameReader:
 class WorkerLink:
     fd: int
     outbound_bytes: int
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, fd: int, handler: LinkHandler, outbound_max: int
-    ) -> None: ...
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, handler: LinkHandler, outbound_max: int) -> None: ...
     @property
     def frames(self) -> int: ...
     @property

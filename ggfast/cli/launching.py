@@ -21,7 +21,6 @@ from ggfast.errors import OperatingError
 from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec
 
 WORKER_MODULE = "ggworker"
-ORDINARY_ID_MIN = 1_000  # first id of people's accounts on Debian; below it live services with data of their own
 ID_MAX = 0xFFFF_FFFE  # the largest id the kernel takes; the one above means "unchanged"
 
 
@@ -62,9 +61,9 @@ def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
 def policy(config: Config, accounts: Accounts) -> dict[str, object]:
     """What the daemon may ask for: identities, code, memory, and what functions never see."""
     layout = config.layout
-    ordinary = _without(ORDINARY_ID_MIN, ID_MAX, accounts.daemon_uid)
     return {
-        "uids": [[accounts.function_uid, accounts.function_uid], *ordinary],
+        # no other account: a daemon in wrong hands could run code as a person of the machine, with their files
+        "uids": [accounts.function_uid, *config.ggfast.run_as_uids],
         "gids": _without(1, ID_MAX, accounts.daemon_gid),
         "allow_root": config.runtime.allow_functions_to_run_as_root,
         "code_prefixes": [str(layout.functions)],

@@ -6,6 +6,7 @@ that V1 had are kept (greengrass-core 4.3, Appendix B). Pure.
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -38,6 +39,7 @@ class GroupRules:
     allow_root: bool = False
     core_thing_arn: str = ""
     denied_paths: tuple[str, ...] = ()
+    run_as_uids: frozenset[int] | None = None  # None: any
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
@@ -48,12 +50,20 @@ class GroupRules:
             allow_root=config.runtime.allow_functions_to_run_as_root,
             core_thing_arn=str(config.core_thing.thing_arn),
             denied_paths=tuple(sorted({str(layout.root), str(layout.written), *config.ggfast.hidden_paths})),
+            run_as_uids=frozenset({0, *_uid(config.ggfast.function_user), *config.ggfast.run_as_uids}),
         )
 
 
 def validate(group: Group, rules: GroupRules, problems: Problems, paths: Mapping[str, str]) -> None:
     """Add every fault of `group` to `problems`; `paths` gives the path of each list (`Functions`, `Devices`, …)."""
     _Judge(group, rules, problems, paths).judge()
+
+
+def _uid(name: str) -> tuple[int, ...]:
+    try:
+        return (pwd.getpwnam(name).pw_uid,)
+    except KeyError:
+        return ()
 
 
 class _Judge:
@@ -74,6 +84,7 @@ class _Judge:
             if not function.is_system:
                 self._function(f"{self.paths['Functions']}[{position}]", function)
         self._root()
+        self._run_as()
 
     # --- cores, devices, ids ---
 
@@ -230,6 +241,15 @@ class _Judge:
                 self.problems.add(f"{path}.ResourceId", shown(destination), expected)
         if destination:
             taken.append(destination)
+
+    def _run_as(self) -> None:
+        """Root's configuration, not the group, says as whom functions may run: see cli/launching.policy."""
+        allowed = self.rules.run_as_uids
+        for position, function in enumerate(self.group.functions):
+            uid = run_as_of(self.group, function).uid
+            if allowed is not None and uid is not None and uid not in allowed and not function.is_system:
+                path = f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.RunAs.Uid"
+                self.problems.add(path, str(uid), "an id that config.json lists in ggfast.runAsUids")
 
     def _root(self) -> None:
         """greengrass-core 17.1: uid or gid 0 needs the switch in config.json."""

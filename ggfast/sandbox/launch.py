@@ -1,7 +1,7 @@
 """How the command line becomes the supervisor: everything that must happen while the host is still in view.
 
     lock · directories opened · low oom score · own mount namespace, the host's tree read-only in it ·
-    a staging file system · capabilities cut · exec of supervisor.py in isolated mode with an empty environment
+    a staging file system · capabilities cut · exec of boot.py in isolated mode with an empty environment
 
 The read-only view is what keeps a function that runs as uid 0 from writing to the host's interpreter through
 /proc/self/exe (sandbox.md section 12). Control groups and /proc stay writable; what the supervisor itself
@@ -178,9 +178,9 @@ def _exec(document: dict[str, Any]) -> NoReturn:
         fd = int(name)
         if fd > 2 and os.path.lexists(f"/proc/self/fd/{fd}"):
             os.set_inheritable(fd, fd in inherited or fd == memory)
-    script = str(Path(__file__).with_name("supervisor.py"))
+    script = str(Path(__file__).with_name("boot.py"))
     # The last argument only makes room: the title is written over the arguments.
-    argv = [sys.executable, "-I", "-S", "-E", script, str(memory), document["title"]]
+    argv = [sys.executable, "-I", "-S", "-E", "-X", "no_debug_ranges", script, str(memory), document["title"]]
     os.execve(sys.executable, argv, {})
 
 

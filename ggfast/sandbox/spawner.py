@@ -26,7 +26,6 @@ from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
-from ggfast.sandbox.image import Image, become_image, become_worker, preload
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.zygote import Forked, Zygote
@@ -90,7 +89,8 @@ class Spawner:
     def __init__(
         self,
         policy: Policy,
-        image: Image,
+        zygote: Zygote,
+        runtime_dir: str,
         tree: Tree,
         host: Host,
         *,
@@ -103,7 +103,7 @@ class Spawner:
         self.unremoved: list[Group] = []
         self._suspects: dict[str, float] = {}  # instances out of memory, and until when to look at their counter
         self._policy = policy
-        self._image = image
+        self._runtime_dir = runtime_dir
         self._tree = tree
         self._host = host
         self._mounts = MountWatch()
@@ -114,15 +114,8 @@ class Spawner:
         self._tokens = max(1.0, policy.spawns_per_second)
         self._refilled = clock()
         self._serial = 0
-        self._loaded = preload(image)
-        self.zygote = Zygote(lambda: become_image(self._loaded), lambda: become_worker(self._loaded))
-        self.start_zygote()
-
-    def start_zygote(self) -> None:
-        """Fork the zygote; again when it died, and its workers with it."""
-        if self.zygote.pid == 0:
-            self.zygote.start()
-            self._watch(self.zygote.descriptor)
+        self.zygote = zygote
+        self._watch(zygote.descriptor)
 
     def zygote_died(self) -> None:
         """Every worker has died with it: tell so, and start another."""
@@ -131,7 +124,8 @@ class Spawner:
         self.zygote.died()
         for worker in list(self.workers.values()):
             self._ended(worker, int(signal.SIGKILL))
-        self.start_zygote()
+        self.zygote.start()
+        self._watch(self.zygote.descriptor)
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -222,7 +216,7 @@ class Spawner:
         self._check_rate()
         spec = self._policy.validate(document)
         self._host = self._mounts.refreshed(self._host)
-        if not spec.argv and self._loaded is None:
+        if not spec.argv and not self.zygote.has_image:
             raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
         mounts, devices = self._inspect(spec)
         group = self._tree.create(instance)
@@ -296,7 +290,7 @@ class Spawner:
             stdout=kernel.WORKER_DESCRIPTORS[1],
             stderr=kernel.WORKER_DESCRIPTORS[2],
             hidden=self._policy.hidden_for(spec.uid),
-            runtime_dir=self._image.runtime_dir,
+            runtime_dir=self._runtime_dir,
             mounts=mounts,
             devices=devices,
             title=f"ggfast-worker {instance}",

@@ -1,7 +1,7 @@
 """The root process of a core: is the spawner, keeps the listeners, starts the daemon and starts it again.
 
-Run by ggfast.sandbox.launch as a script in isolated mode (no environment, no site packages), inside its own
-mount namespace where the host's tree is read-only. One thread, one poll(2). It reads two things from others:
+boot.py becomes it, in isolated mode (no environment, no site packages), inside its own mount namespace where the
+host's tree is read-only. One thread, one poll(2). It reads two things from others:
 requests of the daemon (schema-checked by the spawner) and bytes of the daemon's stderr (copied, not looked at).
 
     launch ──memfd──► Supervisor ──SEQPACKET──► daemon
@@ -12,19 +12,14 @@ Nothing survives it: daemon and workers have a parent-death signal, and the next
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__":  # isolated mode leaves only the standard library on the path; it stays first
-    sys.path.append(__file__.rsplit("/", 3)[0])
-
 import array
-import fcntl
 import json
 import os
 import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -34,14 +29,14 @@ from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, SandboxFailed
 from ggfast.sandbox import host, plan, trial
-from ggfast.sandbox.cgroups import Tree, read_text, this_layout
+from ggfast.sandbox.boot import report
+from ggfast.sandbox.cgroups import Tree, this_layout
 from ggfast.sandbox.crashlog import CrashLog
 from ggfast.sandbox.daemon import Daemon, DaemonSpec
-from ggfast.sandbox.image import Image
 from ggfast.sandbox.policy import Policy, refuse
 from ggfast.sandbox.spawner import Spawner
+from ggfast.sandbox.zygote import Zygote
 
-RESERVED: Final = 10  # descriptors below belong to workers: nothing of ours may have such a number
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 DAEMON_OUTPUT_BYTES: Final = 65536  # taken at once: a full pipe
 SIGNAL_RECORD: Final = 128  # bytes of one signalfd_siginfo
@@ -50,7 +45,7 @@ SIGNAL_RECORD: Final = 128  # bytes of one signalfd_siginfo
 class Supervisor:
     """Builds everything from the launch spec and runs until told to stop; `run` returns the exit status."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Mapping[str, Any], module: Any, zygote: tuple[int, int]) -> None:
         listeners = {str(name): int(fd) for name, fd in spec["listeners"].items()}
         self._ready_fd: int | None = spec["ready_fd"]
         self._pid_directory, self._pid_name = int(spec["pid_dir_fd"]), str(spec["pid_name"])
@@ -78,7 +73,8 @@ class Supervisor:
             self._log.line(f"roots: overlay not available ({overlay}); read-only binds are used instead")
         self._spawner = Spawner(
             Policy.from_json(spec["policy"]),
-            Image.from_json(spec["worker"]),
+            Zygote(module, *zygote),
+            str(spec["worker"].get("runtime_dir", "")),
             tree,
             host.examine(overlay=overlay is None),
             send=self._send,
@@ -336,68 +332,18 @@ class Supervisor:
             self._log.line(f"pid file {self._pid_name}: {error.strerror}")
 
 
-def report(fd: int, message: dict[str, Any]) -> None:
-    """One JSON line to whoever started us; nobody listening is no error."""
-    try:
-        os.write(fd, json.dumps(message).encode() + b"\n")
-    except OSError:
-        pass
-
-
-def reserve_low_descriptors() -> None:
-    """Occupy every free number below RESERVED, so that nothing of ours ever collides with a worker's 0 to 4."""
-    while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < RESERVED:
-        pass
-    os.close(fd)
-
-
-def show_title(title: str) -> None:
-    """Show `title` as this process's command line."""
-    fields = read_text("/proc/self/stat").rsplit(")", 1)[1].split()
-    kernel.claim_title(int(fields[45]), int(fields[46]))  # arg_start, arg_end: fields 48 and 49 of the line
-    kernel.set_title(title.encode())
-    with open("/proc/self/comm", "w", encoding="utf-8") as file:
-        file.write("ggfast-core")
-
-
-def own_descriptors(spec: dict[str, Any]) -> None:
-    """Replace every inherited descriptor of the launch spec by a private copy above the reserved numbers."""
-    for name in ("ready_fd", "pid_dir_fd", "crash_dir_fd", "host_mounts_fd", "lock_fd"):
-        if spec.get(name) is not None:
-            spec[name] = _own(int(spec[name]))
-    spec["listeners"] = {str(name): _own(int(fd)) for name, fd in spec["listeners"].items()}
-
-
-def _own(fd: int) -> int:
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, RESERVED)
-    os.close(fd)
-    return copy
-
-
 def _close_all(fds: list[int]) -> None:
     for fd in fds:
         os.close(fd)
 
 
-def main(argv: list[str]) -> int:
-    """`supervisor.py <memfd of the launch spec>`; the exit status."""
-    os.environ.clear()  # the interpreter adds LC_CTYPE by itself; workers begin with nothing
-    fd = int(argv[1])
-    spec = json.loads(read_text(f"/proc/self/fd/{fd}"))
-    os.close(fd)
-    own_descriptors(spec)
-    reserve_low_descriptors()
+def supervise(spec: dict[str, Any], module: Any, zygote: tuple[int, int]) -> int:
+    """Be the supervisor of this launch spec, with the image's module and the zygote's (pid, socket); exit status."""
     try:
-        show_title(str(spec["title"]))
-        supervisor = Supervisor(spec)
-    except (GgfastError, OSError, ValueError, KeyError, ImportError, SyntaxError) as error:
+        supervisor = Supervisor(spec, module, zygote)
+    except (GgfastError, OSError, ValueError, KeyError) as error:
         step = error.step if isinstance(error, SandboxFailed) else "start"
-        if spec["ready_fd"] is not None:
-            report(spec["ready_fd"], {"ok": False, "step": step, "error": str(error)})
+        report(spec["ready_fd"], {"ok": False, "step": step, "error": str(error)})
         print(f"supervisor: {step}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
     return supervisor.run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import array
 import errno
-import os
-import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final
 
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox import privileges
+from ggfast.sandbox import image
 
 HEAD: Final = struct.Struct("=II")
 RECORD: Final = struct.Struct("=IIi")
-SOCKET, NAMESPACE, SIGNALS, FIRST_FREE = 10, 11, 12, 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +45,16 @@ class Ended:
 class Zygote:
     """Start, spawn, kill, read the news. Nothing here blocks longer than the zygote takes to read a packet."""
 
-    def __init__(self, become_image: Callable[[], None], worker_main: Callable[[], NoReturn]) -> None:
-        self.pid = 0
-        self._become_image = become_image
-        self._worker_main = worker_main
-        self._socket: socket.socket | None = None
+    def __init__(self, module: Any, pid: int, descriptor: int) -> None:
+        """The zygote that image.fork_zygote has made of `module`."""
+        self.pid = pid
+        self._module = module
+        self._socket: socket.socket | None = socket.socket(fileno=descriptor)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether Python workers can be forked."""
+        return self._module is not None
 
     @property
     def descriptor(self) -> int:
@@ -60,33 +62,10 @@ class Zygote:
         return self._socket.fileno() if self._socket is not None else -1
 
     def start(self) -> None:
-        """Fork it from this process as it is now; raises OSError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            self._live(theirs)
-        theirs.close()
-        self.pid, self._socket = pid, ours
-
-    def _live(self, sock: socket.socket) -> NoReturn:
-        """In the child. Whatever happens, the supervisor's code above must not go on here."""
-        try:
-            kernel.prctl(privileges.PR_SET_PDEATHSIG, signal.SIGKILL)
-            kernel.set_title(b"ggfast-zygote")
-            kernel.drop_bounding(0)  # nothing here is ever executed; workers find nothing left to drop
-            namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            signals = kernel.signal_descriptor(1 << signal.SIGCHLD)
-            moved = [os.dup(fd) for fd in (sock.fileno(), namespace, signals)]
-            spare = max(*moved, FIRST_FREE) + 1
-            moved = [os.dup2(fd, spare + place, inheritable=False) for place, fd in enumerate(moved)]
-            for place, fd in zip((SOCKET, NAMESPACE, SIGNALS), moved, strict=True):
-                os.dup2(fd, place, inheritable=False)
-            close_from(FIRST_FREE)
-            self._become_image()
-            kernel.serve_zygote(SOCKET, NAMESPACE, SIGNALS)
-            self._worker_main()
-        finally:
-            os._exit(1)
+        """Fork another one, after the first has died. It has more of the supervisor's heap in it, and what requests
+        said (names and paths, no secrets). Raises OSError."""
+        self.pid, descriptor = image.fork_zygote(self._module)
+        self._socket = socket.socket(fileno=descriptor)
 
     def died(self) -> None:
         """It was reaped: forget its socket. Its workers have died with it."""
@@ -123,11 +102,3 @@ class Zygote:
                 return  # its end; it is reaped like any child
             kind, first, second = RECORD.unpack(data)
             yield Forked(first, second) if kind == kernel.SPAWN else Ended(first, second)
-
-
-def close_from(first: int) -> None:
-    """Close every descriptor from this number on."""
-    try:
-        kernel.close_range(first, 0xFFFFFFFF)
-    except OSError:  # before Linux 5.9
-        os.closerange(first, max(map(int, os.listdir("/proc/self/fd"))) + 1)

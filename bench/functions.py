@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import py_compile
 import shutil
 import signal
 import socket
@@ -171,7 +172,7 @@ def make_functions(directory: Path) -> tuple[list[dict[str, Any]], list[list[str
         (code / "main.py").write_text(source)
         if "sdk" in source:
             copy_sdk(code)
-        compileall.compile_dir(code, quiet=1)  # as a deployment does
+        compileall.compile_dir(code, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
         arn = f"arn:aws:lambda:eu-west-1:123456789012:function:{name}:1"
         functions.append({"name": name, "arn": arn, "code": str(code), "pinned": pinned})
         table += [[DEVICE, f"{name}/in", arn], [arn, f"out/{name}/in", DEVICE]]

@@ -18,6 +18,7 @@ import traceback
 from importlib.machinery import PathFinder
 
 import ggchannel
+import ggload
 import ggoutput
 import greengrass_common.common_log_appender
 import greengrass_common.encoding_type
@@ -95,7 +96,8 @@ class Runtime(object):
         try:
             if not module_name:
                 raise ValueError("the handler must be named <module>.<function>")
-            __import__(module_name)
+            if ggload.load(self._config["code_dir"], module_name) is None:
+                __import__(module_name)
             self._handler = getattr(sys.modules[module_name], function_name)
             _check_interface()
         except (Exception, SystemExit) as error:

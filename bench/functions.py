@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import py_compile
+import re
 import shutil
 import signal
 import socket
@@ -34,7 +35,8 @@ WORKERS = REPOSITORY / "ggfast" / "core" / "workers" / "python"
 DEVICE = "bench-device"
 FUNCTION_ID = 65_534  # nobody: exists on every machine and owns nothing
 DAEMON_ID = 65_533
-COLD_STARTS = 20  # one function each; below the 25 on-demand workers that may live at once
+COLD_STARTS = 10  # of each kind, one function each; both together below the 25 on-demand workers that may live
+COLD_PAUSE_S = 0.2  # between two cold starts: each is a single one
 WINDOW = 64  # messages in flight when the rate is measured
 WARM_UP = 500
 PAYLOAD = json.dumps({"sensor": "temperature-3", "value": 21.5, "unit": "C", "sequence": 0, "text": "x" * 50})
@@ -47,6 +49,24 @@ client = greengrasssdk.client("iot-data")
 def handler(event, context):
     client.publish(topic="out/" + context.client_context.custom["subject"], payload=json.dumps(event))
 """
+CALLER = """
+import json, time
+import greengrasssdk
+functions = greengrasssdk.client("lambda")
+iot = greengrasssdk.client("iot-data")
+
+def handler(event, context):
+    samples = []
+    for arn in event["arns"]:
+        time.sleep(event["pause_s"])
+        started = time.perf_counter()
+        result = functions.invoke(FunctionName=arn, Payload="{}")
+        samples.append((time.perf_counter() - started) * 1e3)
+        assert result["FunctionError"] == "", result
+    iot.publish(topic="out/" + context.client_context.custom["subject"], payload=json.dumps(samples))
+"""
+REPLY = "def handler(event, context):\n    return event\n"
+REPLY_SDK = "import greengrasssdk\nclient = greengrasssdk.client('iot-data')\n" + REPLY
 IDLE = "def handler(event, context):\n    pass\n"
 IDLE_SDK = "import greengrasssdk\nclient = greengrasssdk.client('iot-data')\n" + IDLE
 
@@ -163,8 +183,9 @@ def running_core(directory: Path, functions: list[dict[str, Any]], table: list[l
 
 def make_functions(directory: Path) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """The echo function, two idle ones and the cold ones, with the table between them and the device."""
-    sources = {"echo": (ECHO, True), "idle": (IDLE, True), "idlesdk": (IDLE_SDK, True)}
-    sources |= {f"cold{number}": (ECHO, False) for number in range(COLD_STARTS)}
+    sources = {"echo": (ECHO, True), "idle": (IDLE, True), "idlesdk": (IDLE_SDK, True), "caller": (CALLER, True)}
+    for number in range(COLD_STARTS):
+        sources |= {f"cold{number}": (REPLY, False), f"coldsdk{number}": (REPLY_SDK, False)}
     functions, table = [], []
     for name, (source, pinned) in sources.items():
         code = directory / "code" / name
@@ -224,14 +245,12 @@ def rate(device: Device, seconds: float) -> dict[str, float]:
     return {"per_s": received / elapsed, "window": WINDOW}
 
 
-def cold_starts(device: Device) -> dict[str, Any]:
-    """First message to a function without a worker: milliseconds from send to reply, one function each."""
-    samples = []
-    for number in range(COLD_STARTS):
-        started = time.perf_counter()
-        device.publish(f"cold{number}/in", b"{}")
-        device.expect()
-        samples.append((time.perf_counter() - started) * 1e3)
+def cold_starts(device: Device, functions: list[dict[str, Any]], prefix: str) -> dict[str, Any]:
+    """A function invokes others that have no worker: milliseconds from the call to the value it returns."""
+    arns = [found["arn"] for found in functions if re.fullmatch(rf"{prefix}\d+", found["name"])]
+    device.publish("caller/in", json.dumps({"arns": arns, "pause_s": COLD_PAUSE_S}).encode())
+    body = device.expect()
+    samples = json.loads(body[2 + int.from_bytes(body[:2], "big") :])
     return {"p50_ms": statistics.median(samples), "min_ms": min(samples), "max_ms": max(samples), "samples": samples}
 
 
@@ -288,13 +307,15 @@ def measure(seconds: float) -> dict[str, Any]:
             try:
                 time.sleep(1.0)  # pinned functions have been imported and are idle
                 memory = {name: worker_memory(core.pid, name) for name in ("idle", "idlesdk")}
-                cold = cold_starts(device)
+                cold = cold_starts(device, functions, "cold")
+                cold_sdk = cold_starts(device, functions, "coldsdk")
                 trips = round_trips(device, seconds)
                 return {
                     "machine": machine(),
                     "round_trip": trips,
                     "rate": rate(device, seconds),
                     "cold_start": cold,
+                    "cold_start_sdk": cold_sdk,
                     "memory": memory | {"busy": worker_memory(core.pid, "echo")},
                 }
             finally:
@@ -306,11 +327,13 @@ def measure(seconds: float) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """The figures for people."""
     trip, cold, memory = result["round_trip"], result["cold_start"], result["memory"]
+    cold_sdk = result["cold_start_sdk"]
     about = result["machine"]
     rows = (
         ("device -> function -> device, one at a time", f"p50 {trip['p50_us']:.0f} us   p99 {trip['p99_us']:.0f} us"),
         (f"device -> function -> device, {WINDOW} in flight", f"{result['rate']['per_s']:.0f} per second"),
-        ("first message to a function without a worker", f"p50 {cold['p50_ms']:.1f} ms   max {cold['max_ms']:.1f} ms"),
+        ("cold start: invoke, spawn, reply", f"p50 {cold['p50_ms']:.1f} ms   max {cold['max_ms']:.1f} ms"),
+        ("the same, handler imports the SDK", f"p50 {cold_sdk['p50_ms']:.1f} ms   max {cold_sdk['max_ms']:.1f} ms"),
         ("unshared memory of an idle worker", f"{memory['idle']['unique_kb']} KB"),
         ("the same with the SDK imported", f"{memory['idlesdk']['unique_kb']} KB"),
         ("the same after the load", f"{memory['busy']['unique_kb']} KB"),

@@ -7,6 +7,8 @@
 # One SOCK_SEQPACKET packet each, little endian:
 #   to the zygote    SPAWN u32, serial u32, plan; descriptors: ipc, stdout, stderr, error pipe
 #                    KILL u32, pid u32, signal u32
+#                    SPARE u32, serial u32, the plan's beginning; descriptor: a SOCK_SEQPACKET socket
+#   to a spare       SPAWN as above, once, on its own socket; it ends when that ends without one
 #   from the zygote  SPAWN u32, serial u32, pid i32 or -errno
 #                    ENDED u32, pid u32, wait status u32
 
@@ -46,13 +48,14 @@ cdef extern from *:
     int WNOHANG, POLLIN, EINTR_ "EINTR", EBADMSG_ "EBADMSG"
     long read(int fd, void *data, size_t size) nogil
 
-SPAWN, KILL, ENDED = 1, 2, 3
+SPAWN, KILL, ENDED, SPARE = 1, 2, 3, 4
 WORKER_DESCRIPTORS = (20, 21, 22)  # ipc, stdout, stderr in a child of the zygote, for the plan to name
 
 cdef enum:
     MESSAGE_SPAWN = 1
     MESSAGE_KILL = 2
     MESSAGE_ENDED = 3
+    MESSAGE_SPARE = 4
     FIRST_DESCRIPTOR = 20
     REQUEST_WORDS = 24576       # 192 KiB: a plan made from one channel packet is below 128
 
@@ -78,23 +81,48 @@ cdef void tell_ended(int sock, int signals) noexcept nogil:
         tell(sock, MESSAGE_ENDED, <uint32_t>pid, <uint32_t>status)
 
 
-cdef int spawn_received(int sock, size_t size, int *fds, int namespace):
-    """Fork for the request in the buffer. 1 in a worker whose plan is done, 0 in the zygote."""
+cdef int become(const char *plan, size_t size, int *fds, size_t used) noexcept:
+    """In a fresh child: run the plan with these four descriptors. 1 when it is a worker; never returns otherwise.
+    `used` bytes of the request buffer hold what the host looks like, which is none of the function's business."""
+    cdef int index
+    for index in range(4):
+        if dup2(fds[index], FIRST_DESCRIPTOR + index) < 0:
+            _exit(126)
+    if execute_plan(plan, size, FIRST_DESCRIPTOR + 3):
+        _exit(126)
+    memset(request, 0, used)
+    PyOS_AfterFork_Child()
+    return 1
+
+
+cdef int wait_as_spare(const char *plan, size_t size, int *fds) noexcept:
+    """In a fresh child: do what needs no request, then wait for one; its descriptors lie below FIRST_DESCRIPTOR."""
+    cdef const uint32_t *head = <const uint32_t *>request
+    cdef int truncated = 0, sock = FIRST_DESCRIPTOR + 4
+    cdef long got
+    if dup2(fds[0], sock) < 0 or close(fds[0]):
+        _exit(126)
+    if prctl_(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) or execute_plan(plan, size, -1):
+        _exit(126)
+    got = gg_receive(sock, request, sizeof(request), fds, 4, &truncated)
+    if got <= 8 or truncated or head[0] != MESSAGE_SPAWN or fds[3] < 0:
+        _exit(0 if got == 0 else 126)
+    close(sock)
+    if check_plan(<const char *>request + 8, <size_t>got - 8) <= 0:
+        _exit(126)
+    return become(<const char *>request + 8, <size_t>got - 8, fds, max(<size_t>got, size + 8))
+
+
+cdef int fork_received(int sock, size_t size, int *fds, int namespace):
+    """Fork for the request in the buffer, a worker or a spare. 1 in a worker whose plan is done, 0 in the zygote."""
     cdef const uint32_t *head = <const uint32_t *>request
     cdef const char *plan = <const char *>request + 8
-    cdef int result = -EBADMSG_, index, pid
-    if check_plan(plan, size - 8) > 0 and fds[3] >= 0:
-        pid = fork_worker(namespace)
-        if pid == 0:
-            for index in range(4):
-                if dup2(fds[index], FIRST_DESCRIPTOR + index) < 0:
-                    _exit(126)
-            if execute_plan(plan, size - 8, FIRST_DESCRIPTOR + 3):
-                _exit(126)
-            memset(request, 0, size)  # what the host looks like is none of the function's business
-            PyOS_AfterFork_Child()
-            return 1
-        result = pid
+    cdef bint spare = head[0] == MESSAGE_SPARE
+    cdef int result = -EBADMSG_, index
+    if check_plan(plan, size - 8) > 0 and fds[0 if spare else 3] >= 0:
+        result = fork_worker(namespace)
+        if result == 0:
+            return wait_as_spare(plan, size - 8, fds) if spare else become(plan, size - 8, fds, size)
     for index in range(4):
         if fds[index] >= 0:
             close(fds[index])
@@ -127,8 +155,8 @@ def serve_zygote(int sock, int own_pid_namespace, int signals) -> None:
         size = gg_receive(sock, request, sizeof(request), fds, 4, &truncated)
         if size < 8 or truncated:
             _exit(0 if size == 0 else 1)
-        if head[0] == MESSAGE_SPAWN:
-            if spawn_received(sock, <size_t>size, fds, own_pid_namespace):
+        if head[0] == MESSAGE_SPAWN or head[0] == MESSAGE_SPARE:
+            if fork_received(sock, <size_t>size, fds, own_pid_namespace):
                 return
         elif head[0] == MESSAGE_KILL and size == 12 and gg_is_child(<int>head[1]):
             kill(<int>head[1], <int>head[2])

@@ -180,3 +180,6 @@ DEPLOYMENT_WATCH_S: Final = 10.0  # a new pinned function must fail within it to
 LISTEN_BACKLOG: Final = 1_024  # devices that reconnect at once after a restart; the kernel caps it at somaxconn
 MQTT_HEADER_BYTES_MAX: Final = 5 + 2 + MQTT_TOPIC_BYTES_MAX + 2  # fixed header, topic with its length, packet id
 DEPLOY_TIMEOUT_S: Final = 120.0  # the daemon's own steps are bounded well below; says so if they were not
+SPARE_DELAY_S: Final = 0.02  # after a spawn, before the next spare is forked: the new worker has the processor first
+SPARE_AGE_S: Final = 60.0  # older ones have seen a host that may have changed in ways the kernel does not announce
+SPARE_RETRY_S: Final = 10.0  # after a spare could not be made or died: not a reason to try all the time

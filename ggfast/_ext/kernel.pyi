@@ -7,6 +7,7 @@ HEADER_BYTES: int
 SPAWN: int
 KILL: int
 ENDED: int
+SPARE: int
 WORKER_DESCRIPTORS: tuple[int, int, int]
 
 def spawn(plan: bytes, error_fd: int, own_pid_namespace: int) -> int: ...

@@ -162,14 +162,7 @@ class Group:
     @property
     def join_first(self) -> list[str]:
         """cgroup.procs files to enter before anything else, so that every page is charged."""
-        late = self.join_last
-        return [path + "/cgroup.procs" for path in self.directories if path + "/cgroup.procs" != late]
-
-    @property
-    def join_last(self) -> str | None:
-        """The v1 devices group: entered after the container's own nodes are made."""
-        version, path = self._directories.get("devices", (2, ""))
-        return path + "/cgroup.procs" if version == 1 else None
+        return [path + "/cgroup.procs" for path in self.directories]
 
     def limit(self, memory_kb: int, pids_max: int, rules: Sequence[DeviceRule]) -> None:
         """Write all limits; raises SandboxFailed naming the file."""

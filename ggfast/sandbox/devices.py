@@ -1,7 +1,9 @@
 """Which devices a worker may touch: allow rules, as v1 lines and as a BPF program for v2 (sandbox.md section 6).
 
-A rule allows reading or reading and writing one device; making nodes (mknod) is never allowed. The program
-tests the full access mask: opening a device for reading and writing that is allowed for reading only fails.
+A rule allows reading or reading and writing one device. Making nodes (mknod) is allowed for the five that every
+container gets, because its set-up makes them from inside the group; a function cannot make them again (no capability,
+filter), and gains nothing if it could. The program tests the full access mask: opening a device for reading and writing
+that is allowed for reading only fails.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 BLOCK, CHARACTER = 1, 2  # BPF_DEVCG_DEV_*
-READ, WRITE = 2, 4  # BPF_DEVCG_ACC_*; mknod is 1
+MAKE, READ, WRITE = 1, 2, 4  # BPF_DEVCG_ACC_*
 
 # eBPF opcodes: load word, move, and, shift right, jumps, exit.
 LDXW, MOV_K, MOV_X, AND_K, RSH_K, JNE_K, EXIT = 0x61, 0xB7, 0xBF, 0x57, 0x77, 0x55, 0x95
@@ -20,7 +22,7 @@ LDXW, MOV_K, MOV_X, AND_K, RSH_K, JNE_K, EXIT = 0x61, 0xB7, 0xBF, 0x57, 0x77, 0x
 
 @dataclass(frozen=True, slots=True)
 class DeviceRule:
-    """Allow `access` ("r" or "rw") to one device."""
+    """Allow `access` ("r", "rw" or "rwm") to one device."""
 
     block: bool
     major: int
@@ -34,7 +36,7 @@ class DeviceRule:
 
 
 ALWAYS: Final = tuple(
-    DeviceRule(False, 1, minor, "rw")
+    DeviceRule(False, 1, minor, "rwm")
     for minor in (3, 5, 7, 8, 9)  # null, zero, full, random, urandom
 )
 
@@ -55,7 +57,7 @@ def device_program(rules: Sequence[DeviceRule]) -> bytes:
         load(LDXW, 5, 1, 8, 0),
     ]
     for rule in rules:
-        allowed = READ | WRITE if "w" in rule.access else READ
+        allowed = READ | (WRITE if "w" in rule.access else 0) | (MAKE if "m" in rule.access else 0)
         code += [
             load(JNE_K, 2, 0, 7, BLOCK if rule.block else CHARACTER),
             load(MOV_X, 6, 3, 0, 0),

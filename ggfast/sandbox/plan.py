@@ -58,7 +58,7 @@ class Surroundings:
     """What one container gets besides its request: groups to join, descriptors, and what was found on disk."""
 
     join_first: Sequence[str]
-    join_last: str | None
+    by_spare: bool  # a spare has joined the groups and built the house
     ipc: int
     stdout: int
     stderr: int
@@ -123,9 +123,9 @@ DIRECTORY: Final = Found(stat.S_IFDIR, 0, 0)
 def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     """The whole plan; looks at the host's disk only for owners of directories above hidden trees."""
     plan = Builder()
-    _charge(plan, around)
-    hidden = tuple(path for path in sorted(set(around.hidden)) if _can_hide(path, host))
-    plan.extend(_house(spec.tmpfs_kb, spec.sysfs, hidden, host))
+    if not around.by_spare:
+        plan.extend(beginning(around.join_first))
+        plan.extend(_built(house_of(spec, around.hidden, host)))
     for device, found in zip(spec.devices, around.devices, strict=True):
         plan.bind(f"device {device.path}", device.path, device.path, MS_NOSUID | MS_NOEXEC, found)
     plan.remount("seal /dev", ROOT + "/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
@@ -137,19 +137,45 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
     return plan.finish()
 
 
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a container's root depends on before a function's own paths come into it."""
+
+    tmpfs_kb: int
+    sysfs: bool
+    hidden: tuple[str, ...]
+    host: Host
+
+
+def house_of(spec: WorkerSpec, hidden: Sequence[str], host: Host) -> House:
+    """The house a request asks for, as the disk is now."""
+    found = tuple(path for path in sorted(set(hidden)) if _can_hide(path, host))
+    return House(spec.tmpfs_kb, spec.sysfs, found, host)
+
+
+def ahead(join_first: Sequence[str], house: House) -> Plan:
+    """What a spare does before it gets its request."""
+    plan = Builder()
+    plan.extend(beginning(join_first))
+    plan.extend(_built(house))
+    plan.add("title", "title", "ggfast-spare")
+    return plan.finish()
+
+
 @functools.lru_cache(maxsize=32)  # one entry per memory size in use, times root or not
-def _house(tmpfs_kb: int, sysfs: bool, hidden: tuple[str, ...], host: Host) -> Plan:
+def _built(house: House) -> Plan:
     """The part that differs little between functions, made once: two thirds of the operations."""
+    host = house.host
     plan = Builder()
     separate(plan, cgroup_namespace=host.cgroup_namespaces)
-    _stage(plan, tmpfs_kb)
+    _stage(plan, house.tmpfs_kb)
     if host.overlay:
-        _overlay_root(plan, hidden, host)
+        _overlay_root(plan, house.hidden, host)
     else:
-        _bind_root(plan, hidden, host)
+        _bind_root(plan, house.hidden, host)
     _devices(plan)
     _proc(plan, host)
-    if sysfs:
+    if house.sysfs:
         flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
         plan.mount("mount /sys", "sysfs", ROOT + "/sys", "sysfs", flags)
     return plan.finish()
@@ -174,15 +200,16 @@ def _overlay_options() -> str:
     return f"lowerdir=/,upperdir={UPPER},workdir={WORK}"
 
 
-def _charge(plan: Builder, around: Surroundings) -> None:
+def beginning(join_first: Sequence[str]) -> Plan:
+    """What every worker does first and no request changes."""
+    plan = Builder()
     plan.add("signals", "signals", n=(0,))
     plan.add("umask", "umask", n=(0o022,))
     # Workers die before the daemon when the whole machine runs out of memory.
     plan.add("oom score", "write", "/proc/self/oom_score_adj", "500", optional=True)
-    for path in around.join_first:
+    for path in join_first:
         plan.add(f"join {path}", "write", path, "0")
-    if around.join_last:
-        plan.add(f"open {around.join_last}", "open", around.join_last, n=(0, os.O_WRONLY))
+    return plan.finish()
 
 
 def separate(plan: Builder, *, cgroup_namespace: bool) -> None:
@@ -370,8 +397,6 @@ def _disarm(plan: Builder, spec: WorkerSpec, around: Surroundings, host: Host) -
         plan.add("host name", "hostname", spec.hostname)
     for resource, value in host.rlimits:
         plan.add(f"resource limit {resource}", "rlimit", n=(resource, value, value))
-    if around.join_last:
-        plan.add("join devices group", "write_slot", "0", n=(0,))
     plan.add("title", "title", around.title)
     plan.add("descriptors", "descriptors", n=(around.ipc, around.stdout, around.stderr, int(spec.stdio_ipc)))
     plan.add("session keyring", "keyring", optional=True)  # ENOSYS without CONFIG_KEYS

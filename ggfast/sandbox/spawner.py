@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, LimitReached, SandboxFailed
 from ggfast.sandbox import plan as plans
@@ -28,6 +29,7 @@ from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
+from ggfast.sandbox.spare import Spare
 from ggfast.sandbox.zygote import Forked, Zygote
 
 S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
@@ -115,6 +117,7 @@ class Spawner:
         self._refilled = clock()
         self._serial = 0
         self.zygote = zygote
+        self._spare = Spare(zygote, tree)
         self._watch(zygote.descriptor)
 
     def zygote_died(self) -> None:
@@ -124,7 +127,9 @@ class Spawner:
         self.zygote.died()
         for worker in list(self.workers.values()):
             self._ended(worker, int(signal.SIGKILL))
+        self._drop_spare()
         self.zygote.start()
+        self._spare.due_at = self._clock()
         self._watch(self.zygote.descriptor)
 
     # --- requests ---------------------------------------------------------------------------------------
@@ -219,17 +224,23 @@ class Spawner:
         if not spec.argv and not self.zygote.has_image:
             raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
         mounts, devices = self._inspect(spec)
-        group = self._tree.create(instance)
+        house = plans.house_of(spec, self._policy.hidden_for(spec.uid), self._host)
+        waiting = self._spare.group_for(house)
+        group = waiting or self._tree.create(instance)
         opened = _Opened()
         try:
             group.limit(spec.memory_kb, spec.pids_max, [*ALWAYS, *map(_rule, spec.devices, devices)])
-            worker = self._ask(request, instance, spec, group, opened, mounts, devices)
+            worker = self._ask(request, instance, spec, group, waiting is not None, opened, mounts, devices)
         except BaseException:
             for fd in opened.near + opened.far:
                 os.close(fd)
+            if waiting is not None:
+                self._spare.drop()
             if not group.remove():
                 self.unremoved.append(group)
             raise
+        finally:
+            self._renew_spare()
         for fd in opened.far:
             os.close(fd)
         self.workers[instance] = worker
@@ -271,6 +282,7 @@ class Spawner:
         instance: str,
         spec: WorkerSpec,
         group: Group,
+        by_spare: bool,
         opened: _Opened,
         mounts: list[Found],
         devices: list[Found],
@@ -285,7 +297,7 @@ class Spawner:
         os.set_blocking(opened.near[3], False)
         around = plans.Surroundings(
             join_first=group.join_first,
-            join_last=group.join_last,
+            by_spare=by_spare,
             ipc=kernel.WORKER_DESCRIPTORS[0],
             stdout=kernel.WORKER_DESCRIPTORS[1],
             stderr=kernel.WORKER_DESCRIPTORS[2],
@@ -299,11 +311,42 @@ class Spawner:
         event = group.oom_event()
         if event is not None:
             opened.near.append(event)
-        self._serial = (self._serial + 1) & 0xFFFFFFFF
-        self.zygote.spawn(self._serial, made.data, opened.far)
+        serial, pid = self._next_serial(), 0
+        if by_spare:
+            pid = self._spare.send(made.data, opened.far)
+        else:
+            self.zygote.spawn(serial, made.data, opened.far)
         ipc, stdout, stderr, errors = opened.near[:4]
-        serial = self._serial
-        return Worker(instance, spec, serial, 0, group, made.steps, ipc, stdout, stderr, errors, event, request)
+        return Worker(instance, spec, serial, pid, group, made.steps, ipc, stdout, stderr, errors, event, request)
+
+    def _next_serial(self) -> int:
+        self._serial = (self._serial + 1) & 0xFFFFFFFF
+        return self._serial
+
+    # --- the spare ----------------------------------------------------------------------------------------
+
+    @property
+    def spare_due_at(self) -> float | None:
+        """When `make_spare` has something to do."""
+        return self._spare.due_at
+
+    def make_spare(self) -> None:
+        """Have a process forked ahead of the next request, if it is time."""
+        now = self._clock()
+        if self._spare.due_at is not None and now >= self._spare.due_at:
+            self._drop_spare()
+            self._spare.make(self._next_serial(), now)
+
+    def _renew_spare(self) -> None:
+        """After a request: the next spare is for one like it. One that waits for another kind goes."""
+        if not self._spare.fits:
+            self._drop_spare()
+            self._spare.due_at = self._clock() + limits.SPARE_DELAY_S
+
+    def _drop_spare(self) -> None:
+        group = self._spare.drop()
+        if group is not None and not group.remove():
+            self.unremoved.append(group)
 
     # --- events -----------------------------------------------------------------------------------------
 
@@ -364,7 +407,10 @@ class Spawner:
     def _read_zygote(self) -> None:
         for news in self.zygote.news():
             if isinstance(news, Forked):
-                self._forked(news)
+                if not self._spare.forked(news.serial, news.pid, self._clock()):
+                    self._forked(news)
+            elif group := self._spare.ended(news.pid, self._clock()):
+                self.unremoved.append(group)
             else:
                 worker = next((worker for worker in self.workers.values() if worker.pid == news.pid), None)
                 if worker is not None:
@@ -429,6 +475,7 @@ class Spawner:
 
     def kill_all(self) -> None:
         """SIGKILL to every worker; their ends come through the zygote."""
+        self._drop_spare()
         for worker in self.workers.values():
             self._kill_quietly(worker)
 

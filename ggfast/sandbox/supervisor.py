@@ -110,7 +110,8 @@ class Supervisor:
             self._spawner.ready(fd)
 
     def _timeout_ms(self) -> int | None:
-        moments = [moment for moment in (self._daemon.restart_at, self._stop_at) if moment is not None]
+        spare_at = self._spawner.spare_due_at if self._stop_at is None else None
+        moments = [moment for moment in (self._daemon.restart_at, self._stop_at, spare_at) if moment is not None]
         if self._spawner.unremoved or self._spawner.watch_memory():
             moments.append(time.monotonic() + 0.02)
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1) if moments else None
@@ -119,6 +120,8 @@ class Supervisor:
         now = time.monotonic()
         if self._spawner.unremoved:
             self._spawner.remove_groups()
+        if self._stop_at is None:
+            self._spawner.make_spare()
         if self._daemon.restart_at is not None and now >= self._daemon.restart_at and self._stop_at is None:
             self._start_daemon()
         if self._stop_at is not None and now >= self._stop_at:

@@ -24,6 +24,7 @@ from ggfast.sandbox import image
 
 HEAD: Final = struct.Struct("=II")
 RECORD: Final = struct.Struct("=IIi")
+Rights = tuple[int, int, "array.array[int]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,19 @@ class Zygote:
 
     def spawn(self, serial: int, plan: bytes, descriptors: Sequence[int]) -> None:
         """Ask for a worker; `descriptors` are ipc, stdout, stderr and the error pipe. The answer is a Forked."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        self._send([HEAD.pack(kernel.SPAWN, serial), plan], rights)
+        self._send(*spawn_message(serial, plan, descriptors))
+
+    def spare(self, serial: int, plan: bytes, descriptor: int) -> None:
+        """Ask for a process that runs this beginning of a plan and waits for its request on the other end of
+        `descriptor` (`spawn_message`). The answer is a Forked."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        self._send([HEAD.pack(kernel.SPARE, serial), plan], rights)
 
     def kill(self, pid: int, number: int) -> None:
         """Send a signal to a worker; without effect when it is dead."""
         self._send([RECORD.pack(kernel.KILL, pid, number)], [])
 
-    def _send(self, parts: list[bytes], rights: list[tuple[int, int, array.array[int]]]) -> None:
+    def _send(self, parts: list[bytes], rights: list[Rights]) -> None:
         if self._socket is None:
             raise SandboxFailed("zygote", errno.EAGAIN, "the zygote is being started anew", hint="Try again.")
         try:
@@ -102,3 +108,9 @@ class Zygote:
                 return  # its end; it is reaped like any child
             kind, first, second = RECORD.unpack(data)
             yield Forked(first, second) if kind == kernel.SPAWN else Ended(first, second)
+
+
+def spawn_message(serial: int, plan: bytes, descriptors: Sequence[int]) -> tuple[list[bytes], list[Rights]]:
+    """The request for a worker, as sendmsg takes it."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    return [HEAD.pack(kernel.SPAWN, serial), plan], rights

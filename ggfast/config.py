@@ -249,7 +249,7 @@ class Config:
 
 def load_config(root: Path) -> Config:
     """Read and check the config.json below `root`. Raises ConfigError with every problem; blocking."""
-    root = Path(os.path.abspath(root))
+    root = Path(os.path.realpath(root))  # containers are made from paths without links
     first_release, data = _read_file(root)
     return parse_config(data, root, first_release=first_release)
 

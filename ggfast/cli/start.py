@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     checks.require_root(f"ggfast-core {arguments.command}")
     if not foreground:
         print("Setting up greengrass daemon", flush=True)
-    layout = Layout.of(Path(os.path.abspath(arguments.root)))
+    layout = Layout.of(Path(os.path.realpath(arguments.root)))
     try:
         config = load_config(arguments.root)
         layout = config.layout

@@ -340,6 +340,11 @@ class Sandbox:
 
     # --- looking around ---------------------------------------------------------------------------------
 
+    def wait_spare(self) -> None:
+        """Until the process for the next request has been forked: then descriptors and groups stand still."""
+        self.wait_for(lambda: any("/spare-" in path for path in self.cgroups()))
+        self.wait_for(lambda: self.request(verb="list")["ok"])
+
     def cgroups(self) -> list[str]:
         """Every directory of this core's subtree, in all hierarchies."""
         found = []

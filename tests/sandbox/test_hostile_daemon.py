@@ -155,6 +155,7 @@ def _descriptors(pid: int) -> int:
 def test_adopting_again_and_again_costs_no_descriptor(cage: Cage) -> None:
     """A worker that never reads keeps every socket that it is sent in its queue; the supervisor keeps one."""
     worker = cage.box.spawn("def serve():\n    import time\n    time.sleep(600)\n")
+    cage.box.wait_spare()
     before = _descriptors(cage.box.pid)
     answers = [cage.box.request(verb="adopt", instance=worker.instance)["ok"] for _ in range(40)]
     cage.box.wait_for(lambda: _descriptors(cage.box.pid) <= before)  # closed just after the answer is sent

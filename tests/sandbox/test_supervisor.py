@@ -186,7 +186,7 @@ def test_nothing_survives_the_supervisors_death() -> None:
         worker = box.spawn(source)
         assert worker.ipc.recv(1) == b"x"
         inside = [int(pid) for path in box.cgroups() for pid in Path(path, "cgroup.procs").read_text().split()]
-        assert len(set(filter(alive, inside))) == 2
+        assert len(set(filter(alive, inside))) >= 2  # the spare may be there as well
         os.kill(box.pid, signal.SIGKILL)
         assert box.wait_supervisor() == -9
         assert gone(daemon, *inside)

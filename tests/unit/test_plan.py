@@ -91,8 +91,17 @@ def test_memory_is_charged_before_anything_is_made() -> None:
     found = make()
     join = next(i for i, op in enumerate(found) if op[0] == "write" and op[2][0].endswith(b"memory/x/cgroup.procs"))
     assert {op[0] for op in found[:join]} == {"signals", "umask", "write"}
-    devices = [op for op in found if op[0] == "open"]
-    assert devices[0][2][0] == b"/cg/devices/x/cgroup.procs"
+
+
+def test_a_spare_has_done_the_first_part_and_the_request_does_the_rest() -> None:
+    """Whoever does it, the same operations run in the same order, but for the spare's own title."""
+    spec, hidden = SPEC, AROUND.hidden
+    first = plans.ahead(AROUND.join_first, plans.house_of(spec, hidden, HOST))
+    rest = plans.build(spec, replace(AROUND, by_spare=True), HOST)
+    whole = plans.build(spec, AROUND, HOST)
+    assert first.steps[-1] == "title"
+    assert first.steps[:-1] + rest.steps == whole.steps
+    assert first.data[: len(whole.data) - len(rest.data)] + rest.data == whole.data
 
 
 def test_one_tmpfs_bounds_all_writing() -> None:

@@ -25,6 +25,16 @@ _LAUNCHER = 0o755
 
 def make_layout(layout: Layout, accounts: Accounts) -> None:
     """Make what is missing, give the daemon its directories, refuse a root other users cannot reach."""
+    try:
+        _make_layout(layout, accounts)
+    except OSError as error:
+        raise OperatingError(
+            f"{error.filename} cannot be prepared: {error.strerror}.",
+            hint="Expected a directory of ours there, no link.",
+        ) from error
+
+
+def _make_layout(layout: Layout, accounts: Accounts) -> None:
     _require_reachable(layout.root)
     for directory in (layout.written, layout.control_socket.parent):
         directory.mkdir(mode=_OPEN, parents=True, exist_ok=True)  # root's: launchers and the socket lie there

@@ -40,6 +40,7 @@ class GroupRules:
     core_thing_arn: str = ""
     denied_paths: tuple[str, ...] = ()
     run_as_uids: frozenset[int] | None = None  # None: any
+    containers_only: bool = False
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
@@ -51,6 +52,7 @@ class GroupRules:
             core_thing_arn=str(config.core_thing.thing_arn),
             denied_paths=tuple(sorted({str(layout.root), str(layout.written), *config.ggfast.hidden_paths})),
             run_as_uids=frozenset({0, *_uid(config.ggfast.function_user), *config.ggfast.run_as_uids}),
+            containers_only=True,
         )
 
 
@@ -85,6 +87,7 @@ class _Judge:
                 self._function(f"{self.paths['Functions']}[{position}]", function)
         self._root()
         self._run_as()
+        self._containers_only()
 
     # --- cores, devices, ids ---
 
@@ -241,6 +244,16 @@ class _Judge:
                 self.problems.add(f"{path}.ResourceId", shown(destination), expected)
         if destination:
             taken.append(destination)
+
+    def _containers_only(self) -> None:
+        """This release holds every function in a container."""
+        for position, function in enumerate(self.group.functions):
+            isolation = isolation_of(self.group, function)
+            if self.rules.containers_only and isolation is Isolation.NO_CONTAINER and not function.is_system:
+                path = (
+                    f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.IsolationMode"
+                )
+                self.problems.add(path, "NoContainer", "GreengrassContainer: this release runs containers only")
 
     def _run_as(self) -> None:
         """Root's configuration, not the group, says as whom functions may run: see cli/launching.policy."""

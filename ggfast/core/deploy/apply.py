@@ -19,8 +19,8 @@ from ggfast.core.functions.resources import attach
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.errors import DeploymentFailed
-from ggfast.group.document import Function, Group
-from ggfast.group.functions import run_as_of, spooler_settings
+from ggfast.group.document import Function, Group, Isolation
+from ggfast.group.functions import isolation_of, run_as_of, spooler_settings
 from ggfast.group.loggers import log_rules
 from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
@@ -84,6 +84,9 @@ class GroupApplier:
         return problems
 
     def _plan(self, group: Group, function: Function) -> WorkerPlan:
+        if isolation_of(group, function) is Isolation.NO_CONTAINER:
+            detail = f"Function {function.arn}: found IsolationMode=NoContainer, this release runs containers only"
+            raise DeploymentFailed("functions", detail, rolled_back=True)
         identity, user_name = self._identity(group, function)
         return worker_plan(
             function,

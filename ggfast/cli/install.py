@@ -94,9 +94,9 @@ def _make_launchers(layout: Layout) -> None:
 
 
 def _write_launcher(path: Path, module: str) -> None:
-    text = (
-        f'#!/bin/sh\n# ggfast {__version__}\nGGFAST_LAUNCHER="$0" exec {shlex.quote(sys.executable)} -m {module} "$@"\n'
-    )
+    # -I: nothing in the caller's directory or environment may become root's code.
+    command = f'GGFAST_LAUNCHER="$0" exec {shlex.quote(sys.executable)} -I -m {module} "$@"'
+    text = f"#!/bin/sh\n# ggfast {__version__}\n{command}\n"
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
     temporary = path.with_name(path.name + ".new")

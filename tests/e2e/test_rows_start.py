@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,26 @@ def test_row_2_start_stop_restart_version(core: Core) -> None:
 
     version = run_command("--version").stdout.strip()
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", version)
+
+
+def test_row_1_the_launcher_works_from_its_usual_place(core: Core, tmp_path: Path) -> None:
+    core.start()
+    core.stop()
+    launcher = core.root / "ggc" / "core" / "greengrassd"
+    assert (core.root / "ggc" / "core").is_symlink()
+    (tmp_path / "ggfast").mkdir()
+    (tmp_path / "ggfast" / "__init__.py").write_text("raise SystemExit('code of the caller's directory was run')")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([launcher, *words], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+
+    started = run("-i", "start")
+    assert started.returncode == 0, started.stderr
+    assert started.stdout.splitlines()[-1] == f"Greengrass successfully started with PID: {core.pid}"
+    assert run("--version").returncode == 0
+    assert run("restart-everything").returncode == 2
+    assert run("stop").returncode == 0
+    assert not core.pid_file.exists()
 
 
 def test_row_2_stop_without_a_core_says_so(core: Core) -> None:

@@ -62,14 +62,20 @@ class Daemon:
         self._delay = limits.DAEMON_RESTART_FIRST_S
 
     def start(self) -> None:
-        """Fork and exec; afterwards `pid`, `channel` and `output` (its stdout and stderr) are set."""
+        """Fork and exec; afterwards `pid`, `channel` and `output` (its stdout and stderr) are set. Raises OSError
+        where memory or descriptors are short; it counts as a start that failed."""
+        self.restart_at, self._ready_since = None, None
+        self.starts += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         output, their_output = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(output, False)
-        self.restart_at, self._ready_since = None, None
-        self.starts += 1
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(output)
+            os.close(their_output)
+            raise
         if pid == 0:
             self._exec(theirs.fileno(), their_output, output)
         theirs.close()

@@ -10,8 +10,6 @@ it saw of the host (its resolv.conf, say) is a minute old at most.
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -50,7 +48,11 @@ class Spare:
             return
         self._made += 1
         self._built = self.house
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            self.due_at = now + limits.SPARE_RETRY_S
+            return
         try:
             self._group = self._tree.create(f"spare-{self._made}")
             self._zygote.spare(serial, plans.ahead(self._group.join_first, self.house).data, theirs.fileno())
@@ -77,6 +79,7 @@ class Spare:
         """The spare died before it was used: its group, to be removed; None if `pid` is another process."""
         if not self.pid or pid != self.pid:
             return None
+        self.pid = 0  # reaped: the number may be another process's by now
         group = self.drop()
         self.due_at = now + limits.SPARE_RETRY_S
         return group
@@ -87,15 +90,16 @@ class Spare:
         return self._group if self.pid and house == self._built else None
 
     def send(self, plan: bytes, descriptors: Sequence[int]) -> int:
-        """Give the waiting spare its request; its pid. It is a worker from now on. Raises SandboxFailed."""
+        """Give the waiting spare its request; its pid. It is a worker from now on. 0: it has died, or cannot be
+        asked and is killed. Its group is the caller's either way."""
         assert self._socket is not None
         parts, rights = spawn_message(self._serial, plan, descriptors)
         pid = self.pid
         try:
             self._socket.sendmsg(parts, rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
-        except OSError as error:
-            text = f"the spare cannot be asked: {os.strerror(error.errno or errno.EIO)}"
-            raise SandboxFailed("zygote", error.errno or errno.EIO, text) from None
+        except OSError:
+            self._kill_quietly()
+            pid = 0
         self._group = None
         self._close()
         return pid

@@ -14,19 +14,19 @@ import errno
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, LimitReached, SandboxFailed
 from ggfast.sandbox import plan as plans
-from ggfast.sandbox.cgroups import Group, Tree
+from ggfast.sandbox.cgroups import Group, Tree, drain_event
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
+from ggfast.sandbox.instance import Worker
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.spare import Spare
@@ -35,43 +35,9 @@ from ggfast.sandbox.zygote import Forked, Zygote
 S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
 ADOPT_MARK: Final = b"\xff"
 OOM_WATCH_S: Final = 2.0  # between the kernel's "out of memory" and the death it causes lie milliseconds
-RECORD: Final = struct.Struct("=II")
 
 Answer = tuple[dict[str, Any], list[int]]
 Send = Callable[[dict[str, Any], list[int]], None]
-
-
-@dataclass(slots=True)
-class Worker:
-    """One instance. `ipc`, `stdout`, `stderr` are our copies of the daemon's ends, never read, kept for adopt."""
-
-    instance: str
-    spec: WorkerSpec
-    serial: int  # of the request to the zygote
-    pid: int  # 0 until the zygote has forked
-    group: Group
-    steps: tuple[str, ...]
-    ipc: int
-    stdout: int
-    stderr: int
-    error_pipe: int
-    oom_event: int | None
-    request: int
-    records: bytes = b""
-    started: bool = False
-
-    @property
-    def last_record(self) -> tuple[int, int] | None:
-        """The executor's last word: (operation index or DONE, errno)."""
-        if len(self.records) < RECORD.size:
-            return None
-        index, number = RECORD.unpack(self.records[-RECORD.size :])
-        return index, number
-
-    @property
-    def descriptors(self) -> list[int]:
-        """What the daemon gets."""
-        return [self.ipc, self.stdout, self.stderr]
 
 
 @dataclass(slots=True)
@@ -128,9 +94,24 @@ class Spawner:
         for worker in list(self.workers.values()):
             self._ended(worker, int(signal.SIGKILL))
         self._drop_spare()
-        self.zygote.start()
+        self._start_zygote()
+
+    def _start_zygote(self) -> None:
+        """Where there is no memory for one it is tried again with the next spare; until then requests are refused."""
+        try:
+            self.zygote.start()
+        except OSError:
+            self._spare.due_at = self._clock() + limits.SPARE_RETRY_S
+            return
         self._spare.due_at = self._clock()
         self._watch(self.zygote.descriptor)
+
+    def disown(self) -> None:
+        """The daemon is dead: what it had asked for and not got is nobody's, and its numbers are the next one's."""
+        for worker in self.workers.values():
+            if not worker.started:
+                worker.request = None
+                self._kill_quietly(worker)
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -149,7 +130,7 @@ class Spawner:
             if answer:
                 self._send({"id": request, "ok": True, **answer}, fds)
 
-    def _refuse(self, request: int, error: GgfastError) -> None:
+    def _refuse(self, request: int | None, error: GgfastError) -> None:
         step = error.step if isinstance(error, SandboxFailed) else "limit"
         number = error.errno if isinstance(error, SandboxFailed) else errno.EAGAIN
         self._send({"id": request, "ok": False, "step": step, "errno": number, "error": str(error)[:2000]}, [])
@@ -311,10 +292,11 @@ class Spawner:
         event = group.oom_event()
         if event is not None:
             opened.near.append(event)
-        serial, pid = self._next_serial(), 0
-        if by_spare:
-            pid = self._spare.send(made.data, opened.far)
-        else:
+        serial = self._next_serial()
+        pid = self._spare.send(made.data, opened.far) if by_spare else 0
+        if not pid:
+            if by_spare:  # it died a moment ago
+                made = plans.build(spec, replace(around, by_spare=False), self._host)
             self.zygote.spawn(serial, made.data, opened.far)
         ipc, stdout, stderr, errors = opened.near[:4]
         return Worker(instance, spec, serial, pid, group, made.steps, ipc, stdout, stderr, errors, event, request)
@@ -335,7 +317,10 @@ class Spawner:
         now = self._clock()
         if self._spare.due_at is not None and now >= self._spare.due_at:
             self._drop_spare()
-            self._spare.make(self._next_serial(), now)
+            if self.zygote.descriptor < 0:
+                self._start_zygote()
+            else:
+                self._spare.make(self._next_serial(), now)
 
     def _renew_spare(self) -> None:
         """After a request: the next spare is for one like it. One that waits for another kind goes."""
@@ -359,7 +344,7 @@ class Spawner:
             if fd == worker.error_pipe:
                 self._setup_news(worker)
             elif fd == worker.oom_event:
-                _drain(fd)
+                drain_event(fd)
                 self._suspects[worker.instance] = self._clock() + OOM_WATCH_S
         self.watch_memory()
 
@@ -395,15 +380,6 @@ class Spawner:
                 {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.pid}, worker.descriptors
             )
 
-    def _failed_setup(self, worker: Worker) -> SandboxFailed:
-        """Why a worker died before its plan was done."""
-        if worker.last_record is None:
-            text = f"killed while its container was set up (memory limit {worker.spec.memory_kb} KB)"
-            return SandboxFailed("set-up", errno.ENOMEM, text)
-        index, number = worker.last_record
-        step = worker.steps[index] if index < len(worker.steps) else str(index)
-        return SandboxFailed(step, number, f"{step}: {os.strerror(number)}")
-
     def _read_zygote(self) -> None:
         for news in self.zygote.news():
             if isinstance(news, Forked):
@@ -423,6 +399,8 @@ class Spawner:
         if news.pid > 0:
             worker.pid = news.pid
             self._maybe_started(worker)
+            if worker.request is None:
+                self._kill_quietly(worker)
             return
         del self.workers[worker.instance]
         step = SandboxFailed("fork", -news.pid, f"fork: {os.strerror(-news.pid)}")
@@ -436,7 +414,7 @@ class Spawner:
         del self.workers[worker.instance]
         statistics = worker.group.statistics()
         if not worker.started:
-            self._refuse(worker.request, self._failed_setup(worker))  # only now: the name is free again
+            self._refuse(worker.request, worker.set_up_failure())  # only now: the name is free again
         else:
             code = os.waitstatus_to_exitcode(status)
             self._send(
@@ -476,6 +454,7 @@ class Spawner:
     def kill_all(self) -> None:
         """SIGKILL to every worker; their ends come through the zygote."""
         self._drop_spare()
+        self.disown()
         for worker in self.workers.values():
             self._kill_quietly(worker)
 
@@ -485,13 +464,6 @@ class Spawner:
                 self.zygote.kill(worker.pid, int(signal.SIGKILL))
         except SandboxFailed:
             pass  # no zygote: its death has killed the worker
-
-
-def _drain(fd: int) -> None:
-    try:
-        os.read(fd, 8)
-    except BlockingIOError:
-        pass
 
 
 def _rule(device: Any, found: Found) -> DeviceRule:

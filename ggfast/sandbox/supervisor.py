@@ -180,13 +180,15 @@ class Supervisor:
     # --- the daemon -------------------------------------------------------------------------------------
 
     def _start_daemon(self) -> None:
-        waiting = [packet for packet in self._outgoing if not packet[1]]  # events of the time between two daemons
-        self._outgoing.clear()
-        self._daemon.start()
+        self._drop_outgoing()
+        try:
+            self._daemon.start()
+        except OSError as error:
+            self._plan_restart(f"daemon cannot be forked: {error.strerror}")
+            return
         assert self._daemon.channel is not None
         self._watch(self._daemon.channel.fileno())
         self._watch(self._daemon.output)
-        self._outgoing.extend(waiting)
         self._flush()
 
     def _daemon_died(self, status: int) -> None:
@@ -199,12 +201,16 @@ class Supervisor:
         if self._daemon.output >= 0:
             self._close_output()
         self._drop_outgoing()
+        self._spawner.disown()
+        self._plan_restart(f"daemon ended with status {code}")
+
+    def _plan_restart(self, reason: str) -> None:
         self._daemon.died()
         if self._stop_at is not None:
             return
-        self._log.line(f"daemon ended with status {code}")
+        self._log.line(reason)
         if self._daemon.hopeless:
-            error = f"daemon ended {self._daemon.starts} times before it was ready, last with status {code}"
+            error = f"daemon ended {self._daemon.starts} times before it was ready, at last: {reason}"
             self._report({"ok": False, "error": error})
             self._status = 1
             self._stop_at = time.monotonic()
@@ -254,9 +260,9 @@ class Supervisor:
             self._send({"id": -1, "ok": False, "step": error.step, "errno": error.errno, "error": str(error)}, [])
         elif message.get("verb") == "ready":
             self._on_ready()
-            self._send({"id": message.get("id"), "ok": True}, [])
+            self._send({"id": _number(message), "ok": True}, [])
         elif message.get("verb") == "stop":
-            self._send({"id": message.get("id"), "ok": True}, [])
+            self._send({"id": _number(message), "ok": True}, [])
             self._stop()
         else:
             self._spawner.handle(message)
@@ -333,6 +339,12 @@ class Supervisor:
             os.rename(temporary, self._pid_name, src_dir_fd=self._pid_directory, dst_dir_fd=self._pid_directory)
         except OSError as error:
             self._log.line(f"pid file {self._pid_name}: {error.strerror}")
+
+
+def _number(message: Mapping[str, Any]) -> int:
+    """The request's id. Anything else is not repeated: it may be as deep or as long as a packet allows."""
+    found = message.get("id")
+    return found if isinstance(found, int) else -1
 
 
 def _close_all(fds: list[int]) -> None:

@@ -411,6 +411,32 @@ def test_p4_a_deployment_touches_only_what_differs() -> None:
     run(body())
 
 
+def test_p4_a_function_that_failed_before_is_not_the_next_deployments_problem() -> None:
+    async def body() -> None:
+        async with a_world() as world:
+            broken = world.plan("broken", "import no_such_module\n")
+            assert await world.manager.apply([broken]) == {}  # on-demand: nobody has asked for it yet
+            assert (await ask(world, "broken")).status is InvokeStatus.UNHANDLED
+            assert await world.manager.apply([broken, world.plan("new", COUNTER, pinned=True)]) == {}
+            assert (await answer(world, "new"))[0] == 1
+
+    run(body())
+
+
+def test_p4_a_handler_of_the_plan_before_ends_before_its_package_goes() -> None:
+    async def body() -> None:
+        async with a_world() as world:
+            await world.manager.apply([world.plan("f", COUNTER)])
+            running = asyncio.ensure_future(ask(world, "f", sleep=0.5))
+            await world.until(lambda: world.manager._functions[arn("f")].state == "running", "a worker")
+            await asyncio.sleep(0.1)
+            assert await world.manager.apply([world.plan("f", COUNTER, variables={"COLOUR": "green"})]) == {}
+            assert running.done()
+            assert running.result().status is InvokeStatus.OK
+
+    run(body())
+
+
 def test_p4_messages_that_wait_go_to_the_functions_next_version() -> None:
     source = """
 import time
@@ -588,6 +614,26 @@ def test_a_new_daemon_goes_on_with_the_workers_it_finds() -> None:
             assert {row["pid"] for row in await world.channel.list()} < pids
             await restart_daemon(world, kept)
             assert await answer(world, "pinned") == 3
+
+    run(body())
+
+
+def test_what_a_worker_publishes_while_it_is_taken_over_finds_every_function() -> None:
+    async def body() -> None:
+        async with a_world(sdk_version="1.6.1") as world:
+            plans = [world.plan("pinned", ADOPTED, pinned=True), world.plan("asleep", COUNTER)]
+            await world.manager.apply(plans[:1])
+            await answer(world, "pinned")
+            seen: list[set[str]] = []
+            adopt = world.channel.adopt
+
+            async def look(instance: str) -> Any:
+                seen.append(set(world.router.targets))
+                return await adopt(instance)
+
+            world.channel.adopt = look  # type: ignore[method-assign]
+            await restart_daemon(world, plans)
+            assert seen == [{arn("pinned"), arn("asleep")}]
 
     run(body())
 

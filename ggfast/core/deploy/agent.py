@@ -41,7 +41,7 @@ class DeploymentAgent:
                     self._log.warn("A deployment was cut off: the group before it is back.")
                 group = self._store.load_active()
                 problems = await self._applier.start(group)
-            except GgfastError as error:
+            except (GgfastError, OSError) as error:
                 self._log.error("Unable to create server due to: failed to load group.", errorString=str(error))
                 await self._applier.start(Group())
                 return
@@ -73,14 +73,25 @@ class DeploymentAgent:
             problems |= await self._functions.watch_start(fresh, limits.DEPLOYMENT_WATCH_S)
             if problems:
                 raise failure_of({arn: problems[arn] for arn in problems if arn in fresh} or problems)
+            self._store.confirm()
         except BaseException as error:
-            self._store.rollback()
-            await self._applier.apply(previous)
+            rolled_back = await self._restore(previous)
             if isinstance(error, DeploymentFailed) or not isinstance(error, GgfastError):
                 raise
-            raise DeploymentFailed("apply", str(error), rolled_back=True) from error
-        self._store.confirm()
+            raise DeploymentFailed("apply", str(error), rolled_back=rolled_back) from error
         return group
+
+    async def _restore(self, previous: Group) -> bool:
+        """Serve the previous group again, also where the disk refuses: the next start then repeats its part. False
+        if the new one is confirmed already and stays."""
+        try:
+            if not self._store.rollback():
+                return False
+        except GgfastError as error:
+            self._log.error("The previous group could not be put back on disk.", errorString=str(error))
+        for arn, problem in (await self._applier.apply(previous)).items():
+            self._log.error("Function could not be started.", functionArn=arn, errorString=problem)
+        return True
 
 
 def _fresh_functions(previous: Group, group: Group) -> set[str]:

@@ -183,6 +183,10 @@ class FunctionRunner:
         """Wait until no worker is left, at most `timeout_s`."""
         await self._wait_for(lambda: not self.workers, timeout_s)
 
+    async def wait_replaced(self, timeout_s: float) -> None:
+        """Wait until no worker of an earlier plan is left, at most `timeout_s`: its package may go then."""
+        await self._wait_for(lambda: all(worker.plan is self.plan for worker in self.workers.values()), timeout_s)
+
     async def wait_started(self, timeout_s: float) -> None:
         """Wait until there is nothing to wait for after a deployment, at most `timeout_s`."""
         await self._wait_for(lambda: self.started, timeout_s)

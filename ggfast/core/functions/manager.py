@@ -170,18 +170,21 @@ class FunctionManager:
 
     async def apply(self, plans: Sequence[WorkerPlan]) -> dict[str, str]:
         """Run exactly these functions. Untouched ones keep running; of a changed one the queue stays and the
-        running handler may finish. Returns when removed workers are gone and pinned ones have started: what
-        could not be started, by ARN. Waits at most about WORKER_FINISH_S + WORKER_EXIT_S."""
+        running handler may finish. Returns when workers of before are gone and pinned ones have started: what of
+        the new and changed could not be, by ARN. Waits at most about WORKER_FINISH_S + WORKER_EXIT_S."""
         wanted = {plan.arn: plan for plan in plans}
         removed = [self._functions.pop(arn) for arn in list(self._functions) if arn not in wanted]
         self._leaving = {runner for runner in self._leaving if runner.workers}
         added: dict[str, FunctionRunner] = {}
+        touched: list[FunctionRunner] = []
         for arn, plan in wanted.items():
             existing = self._functions.get(arn)
             if existing is None:
                 added[plan.name] = self._add(plan)
+                touched.append(added[plan.name])
             elif existing.plan.digest != plan.digest:
                 existing.replace(plan)
+                touched.append(existing)
         for runner in removed:
             self._router.remove_target(runner.plan.arn)
             self._leaving.add(runner)
@@ -191,13 +194,13 @@ class FunctionManager:
             runner.ensure()
         self._sweep_later()
         patience = limits.WORKER_FINISH_S + limits.WORKER_EXIT_S
-        running = list(self._functions.values())
         await asyncio.gather(
             *(runner.wait_gone(patience) for runner in removed),
-            *(runner.wait_started(patience) for runner in running),
+            *(runner.wait_replaced(patience) for runner in touched),
+            *(runner.wait_started(patience) for runner in list(self._functions.values())),
         )
         self._leaving.difference_update(runner for runner in removed if not runner.workers)
-        return {runner.plan.arn: runner.start_problem for runner in running if runner.start_problem}
+        return _problems(touched)
 
     async def adopt_all(self, plans: Sequence[WorkerPlan]) -> dict[str, str]:
         """Go on with workers an earlier daemon started by one of these plans, end all others, then `apply`."""
@@ -216,15 +219,19 @@ class FunctionManager:
             if not plan.pinned:
                 self._slots.take_over()
             adopted.append(runner.adopt(instance))
+        for plan in plans:
+            if plan.arn not in self._functions:
+                self._add(plan)  # before the adopted ones speak: what they publish to it must find it
         await asyncio.gather(*(worker.adopt() for worker in adopted))
-        return await self.apply(plans)
+        await self.apply(plans)
+        return _problems(self._functions.values())
 
     async def watch_start(self, arns: Iterable[str], seconds: float) -> dict[str, str]:
         """Wait until each of these pinned functions has imported its handler or failed to, at most `seconds`;
         returns the failures by ARN. A slow import is none."""
         runners = [runner for arn in arns if (runner := self._functions.get(arn)) is not None]
         await asyncio.gather(*(runner.wait_initialised(seconds) for runner in runners))
-        return {runner.plan.arn: runner.start_problem for runner in runners if runner.start_problem}
+        return _problems(runners)
 
     async def stop(self) -> None:
         """End all workers: handlers may finish for WORKER_FINISH_S, then by force. Takes at most about 10 s."""
@@ -377,3 +384,7 @@ class FunctionManager:
                 for worker in [w for w in runner.idle_workers() if w.idle_since < unused_since]:
                     worker.retire()
         self._sweep_later()
+
+
+def _problems(runners: Iterable[FunctionRunner]) -> dict[str, str]:
+    return {runner.plan.arn: runner.start_problem for runner in runners if runner.start_problem}

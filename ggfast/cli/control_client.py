@@ -22,10 +22,18 @@ def request(path: Path, message: dict[str, Any], *, timeout_s: float = 10.0) -> 
             sock.sendall(json.dumps(message).encode() + b"\n")
             with sock.makefile("rb") as stream:
                 line = stream.readline()
-    except (OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        text = f"the core has not answered {message.get('verb')} within {timeout_s:g} s and may still be at it."
+        raise LinkDown(text, hint="See runtime.log.") from error
+    except PermissionError as error:
+        raise LinkDown(f"{path} is not yours to use.", hint="Run the command with sudo.") from error
+    except OSError as error:
         raise LinkDown(f"no answer from a running core at {path}: {error}.", hint="Is it started?") from error
-    if not line:
-        raise LinkDown(f"the core closed its control socket {path} without an answer.")
+    if not line.endswith(b"\n"):
+        raise LinkDown(
+            f"the core closed its control socket {path} without an answer.",
+            hint="It stopped or was started anew meanwhile: `ggfast-core status` tells what it runs.",
+        )
     answer = json.loads(line)
     if not answer.pop("ok", False):
         raise Rejected(str(answer.get("error", "the core refused without a reason")))

@@ -7,6 +7,7 @@ staged group and reports; without one it is put in place and runs at the next st
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ggfast.core.deploy.folder import stage_folder
 from ggfast.core.deploy.store import Store
 from ggfast.group.validate import GroupRules
 from ggfast.layout import DEFAULT_ROOT
+from ggfast.sandbox.launch import lock
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,18 +38,27 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.folder.absolute()
     running = process.find(config.layout)
     ids = (accounts.daemon_uid, accounts.daemon_gid)
-    staged = run_as(*ids, lambda: _stage(config, folder, recover=running is None))
-    for note in staged["notes"]:
-        print(f"note: {note}", file=sys.stderr)
     if running is None:
-        done = run_as(*ids, lambda: _activate(config, staged["staging"]))
+        held = lock(str(config.layout.control_socket.parent))  # nobody starts, stops or deploys meanwhile
+        try:
+            name = _staged(ids, config, folder, recover=True)
+            done = run_as(*ids, lambda: _activate(config, name))
+        finally:
+            os.close(held)
         print(f"Group {done['group']} is in place: it runs at the next start.")
         return 0
     running.close()
-    request = {"verb": "activate", "staging": staged["staging"]}
+    request = {"verb": "activate", "staging": _staged(ids, config, folder, recover=False)}
     done = control_client.request(config.layout.control_socket, request, timeout_s=limits.DEPLOY_TIMEOUT_S)
     print(f"Group {done['group']} is running.")
     return 0
+
+
+def _staged(ids: tuple[int, int], config: Config, folder: Path, *, recover: bool) -> str:
+    staged = run_as(*ids, lambda: _stage(config, folder, recover=recover))
+    for note in staged["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    return str(staged["staging"])
 
 
 def _stage(config: Config, folder: Path, *, recover: bool) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def find(layout: Layout) -> RunningCore | None:
         )
     try:
         pidfd = os.pidfd_open(int(text))
-    except ProcessLookupError:
+    except (OSError, OverflowError):  # gone, or no process number at all
         return None
     if not _is_core(int(text), layout):
         os.close(pidfd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 
@@ -10,7 +11,9 @@ from ggfast import limits
 from ggfast.cli import checks, process
 from ggfast.cli import start as start_command
 from ggfast.config import load_config
-from ggfast.errors import OperatingError
+from ggfast.errors import OperatingError, SandboxFailed
+from ggfast.layout import Layout
+from ggfast.sandbox.launch import lock
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +33,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _require_unheld(layout: Layout) -> None:
+    """A supervisor without a PID file is on its way up or down: "not running" would soon be untrue."""
+    try:
+        os.close(lock(str(layout.control_socket.parent)))
+    except FileNotFoundError:
+        pass  # never started here
+    except SandboxFailed as error:
+        text = "Greengrass daemon is just being started or stopped, or a deployment is at work."
+        raise OperatingError(text, hint="Try again in a moment.") from error
+
+
 def stop(arguments: argparse.Namespace) -> bool:
     """End the running core; False if there is none. Raises OperatingError if it cannot be ended."""
     layout = load_config(arguments.root).layout
     running = process.find(layout)
     if running is None:
+        _require_unheld(layout)
         return False
     try:
         print(f"Stopping greengrass daemon of PID: {running.pid}", flush=True)

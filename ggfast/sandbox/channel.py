@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -18,7 +19,8 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast.errors import LimitReached, LinkDown, SandboxFailed
 
-DESCRIPTORS_MAX: Final = 8  # a spawn brings three
+DESCRIPTORS_MAX: Final = 8  # a packet's
+DESCRIPTORS_OF_WORKER: Final = 3
 
 # Named here because inside the class `list` is the verb.
 Descriptors = list[int]
@@ -61,7 +63,10 @@ class SpawnerChannel:
     async def spawn(self, instance: str, spec: Mapping[str, Any]) -> Spawned:
         """Start a worker; returns when its container stands. A cancelled caller's worker is killed."""
         message = {"verb": "spawn", "instance": instance, "spec": dict(spec)}
-        return _spawned(*await self._request(message, spawning=instance))
+        answer, fds = await self._request(message, spawning=instance)
+        if len(fds) != DESCRIPTORS_OF_WORKER:
+            self._kill_unwanted(instance)  # this process has no descriptor left for it
+        return _spawned(answer, fds)
 
     async def adopt(self, instance: str) -> Spawned:
         """A fresh socket to a worker that an earlier daemon started; the old one ends."""
@@ -178,10 +183,13 @@ class SpawnerChannel:
             return
         _close_all(fds)
         if instance is not None and message.get("ok") is True:  # nobody waits for this worker any more
-            self._next += 1
-            kill = {"id": self._next, "verb": "kill", "instance": instance, "signal": 9}
-            self._outgoing.append(json.dumps(kill, separators=(",", ":")).encode())
-            self._writable()
+            self._kill_unwanted(instance)
+
+    def _kill_unwanted(self, instance: str) -> None:
+        self._next += 1
+        kill = {"id": self._next, "verb": "kill", "instance": instance, "signal": 9}
+        self._outgoing.append(json.dumps(kill, separators=(",", ":")).encode())
+        self._writable()
 
     def _lost(self) -> None:
         if not self._closed:
@@ -200,9 +208,9 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _spawned(answer: dict[str, Any], fds: list[int]) -> Spawned:
-    if len(fds) != 3:
+    if len(fds) != DESCRIPTORS_OF_WORKER:
         _close_all(fds)
-        raise SandboxFailed("channel", 0, f"answer to spawn: found {len(fds)} descriptors, expected 3")
+        raise SandboxFailed("channel", errno.EMFILE, f"a worker came with {len(fds)} descriptors, expected 3")
     ipc, stdout, stderr = socket.socket(fileno=fds[0]), fds[1], fds[2]
     ipc.setblocking(False)
     for fd in (stdout, stderr):

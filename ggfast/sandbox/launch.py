@@ -15,6 +15,7 @@ import fcntl
 import grp
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -91,7 +92,10 @@ def launch(spec: LaunchSpec, *, background: bool) -> int:
         _background_child(spec, reader, writer)
     os.close(writer)
     try:
-        _await_ready(pid, reader)
+        _await_ready(reader)
+    except BaseException:  # an interrupted start must not come up later
+        _end(pid)
+        raise
     finally:
         os.close(reader)
     return pid
@@ -115,7 +119,7 @@ def _background_child(spec: LaunchSpec, reader: int, writer: int) -> NoReturn:
         os._exit(1)
 
 
-def _await_ready(pid: int, reader: int) -> None:
+def _await_ready(reader: int) -> None:
     data = b""
     while not data.endswith(b"\n"):
         readable, _, _ = select.select([reader], [], [], limits.START_TIMEOUT_S)
@@ -129,14 +133,14 @@ def _await_ready(pid: int, reader: int) -> None:
         answer = {"error": f"the supervisor said {data[:200]!r}"}
     if answer.get("ok") is True:
         return
-    _end(pid)
     step = str(answer.get("step", "start"))
     raise SandboxFailed(step, int(answer.get("errno", 0)), f"start failed: {answer.get('error')}")
 
 
 def _end(pid: int) -> None:
-    """Reap a supervisor whose start failed; it is given a moment to clean up."""
-    deadline = time.monotonic() + limits.DAEMON_STOP_S
+    """Stop and reap a supervisor whose start failed; it is given a moment to clean up."""
+    deadline = time.monotonic() + 2 * limits.DAEMON_STOP_S  # the daemon's and the workers'
+    os.kill(pid, signal.SIGTERM)
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
@@ -149,7 +153,8 @@ def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
     document["policy"] = {**spec.policy, "denied_gids": sorted({*denied_groups(), *spec.policy.get("denied_gids", ())})}
     warnings = document["warnings"] = []
     os.makedirs(spec.state_dir, mode=0o755, exist_ok=True)
-    document["lock_fd"] = _lock(spec.state_dir)
+    document["lock_fd"] = lock(spec.state_dir)
+    _allow_descriptors()
     for key, path in (("pid", spec.pid_file), ("crash", spec.crash_log)):
         document[f"{key}_dir_fd"] = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         document[f"{key}_name"] = os.path.basename(path)
@@ -233,17 +238,25 @@ def _staging(state_dir: str) -> None:
     os.mkdir("s", 0o700)
 
 
-def _lock(state_dir: str) -> int:
+def lock(state_dir: str) -> int:
+    """A descriptor that holds the root: one supervisor, or one change of its group on disk, at a time. Raises
+    SandboxFailed where somebody has it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(os.path.join(state_dir, "supervisor.lock"), flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise SandboxFailed(
-            "lock", errno.EAGAIN, f"{state_dir}: a supervisor of this root is running already", hint="Stop it first."
-        ) from None
+        text = f"{state_dir}: a supervisor of this root is running already, or a deployment"
+        raise SandboxFailed("lock", errno.EAGAIN, text, hint="Stop it first, or wait for it.") from None
     return fd
+
+
+def _allow_descriptors() -> None:
+    """A device costs the daemon one, a function both of them three to five; the soft limit is for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.CORE_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, limits.CORE_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _crash_file(document: Mapping[str, Any]) -> int | None:

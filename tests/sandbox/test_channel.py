@@ -141,3 +141,24 @@ def test_a_spawner_that_goes_away_or_talks_nonsense() -> None:
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert events == [{"event": "stop"}, {"event": "closed"}]
+
+
+def test_a_worker_whose_descriptors_did_not_arrive_is_killed() -> None:
+    """As when this process has none left: the kernel then drops what it cannot hand over."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel = SpawnerChannel(loop, ours, lambda _: None)
+        asked = asyncio.ensure_future(channel.spawn("poor", {}))
+        await asyncio.sleep(0)
+        number = json.loads(theirs.recv(65536))["id"]
+        theirs.send(json.dumps({"id": number, "ok": True, "pid": 7}).encode())
+        with pytest.raises(SandboxFailed, match="0 descriptors"):
+            await asked
+        kill = json.loads(theirs.recv(65536))
+        assert (kill["verb"], kill["instance"], kill["signal"]) == ("kill", "poor", 9)
+        channel.close()
+        theirs.close()
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -51,6 +52,8 @@ def test_what_a_start_leaves_to_see(box: Sandbox) -> None:
     assert Path(f"/proc/{box.pid}/comm").read_text() == "ggfast-core\n"
     assert Path(f"/proc/{box.pid}/environ").read_bytes() == b""
     assert len(list(Path(f"/proc/{box.pid}/task").iterdir())) == 1
+    soft, hard = resource.prlimit(box.pid, resource.RLIMIT_NOFILE)  # a thousand devices do not fit the usual 1024
+    assert soft == min(limits.CORE_OPEN_FILES, hard) or hard == resource.RLIM_INFINITY
 
 
 def test_the_supervisors_view_of_the_host_is_read_only(box: Sandbox) -> None:

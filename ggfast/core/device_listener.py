@@ -44,6 +44,7 @@ class DeviceListener:
         self._device_certificates: tuple[Path, ...] = ()
         self._listener: Listener | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._swap = asyncio.Lock()
 
     async def start(self, device_certificates: Sequence[Path]) -> None:
         """Make sure of a server certificate, start accepting, and keep the certificate fresh from now on.
@@ -73,7 +74,10 @@ class DeviceListener:
         """Look every now and then: addresses change, clocks are set, certificates age."""
         while True:
             await asyncio.sleep(limits.CERTIFICATE_CHECK_S)
-            await self._renew()
+            try:
+                await self._renew()
+            except Exception as error:  # the next look may do better; without looks the certificate runs out
+                self._log.error("The server certificate could not be looked after.", reason=repr(error))
 
     async def _renew(self) -> None:
         before = self._certificate
@@ -82,7 +86,8 @@ class DeviceListener:
         try:
             self._certificate = await ensure_server_certificate(self._state, local_hosts(), clock=self._clock)
         except GgfastError as error:
-            self._log.error("No server certificate: devices cannot connect.", reason=str(error))
+            what = "Devices cannot connect" if before is None else "The one in use stays"
+            self._log.error(f"No new server certificate. {what}.", reason=str(error))
             return
         for warning in self._certificate.warnings:
             self._log.warn("Server certificate.", detail=warning)
@@ -96,18 +101,32 @@ class DeviceListener:
             await self._serve()
 
     async def _serve(self) -> None:
-        if self._certificate is None:
-            return
-        try:
-            context = self._context(self._certificate)
-        except (OSError, ssl.SSLError) as error:
-            self._log.error("The TLS listener keeps its previous certificates.", reason=str(error))
-            return
-        previous = self._listener
-        self._listener = await self._broker.serve(self._socket, context)
-        if previous is not None:
-            previous.close()
+        async with self._swap:  # a renewal and a deployment at once would leave an old acceptor behind
+            if self._certificate is None:
+                return
+            try:
+                context = self._context(self._certificate)
+            except (OSError, GgfastError) as error:
+                what = "Devices cannot connect" if self._listener is None else "The listener keeps what it has"
+                self._log.error(f"No TLS context. {what}.", reason=str(error))
+                return
+            previous = self._listener
+            self._listener = await self._broker.serve(self._socket, context)
+            if previous is not None:
+                previous.close()
 
     def _context(self, certificate: ServerCertificate) -> ssl.SSLContext:
-        pems = [path.read_text(encoding="ascii") for path in self._device_certificates]
-        return server_context(certificate.certificate, certificate.key, client_cas_pem=pems)
+        return server_context(certificate.certificate, certificate.key, client_cas_pem=self._usable())
+
+    def _usable(self) -> list[str]:
+        """The devices' certificates. One that is lost or damaged is its device's trouble, not the others'."""
+        trial, found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
+        for path in self._device_certificates:
+            try:
+                pem = path.read_text(encoding="ascii")
+                trial.load_verify_locations(cadata=pem)
+            except (OSError, ValueError) as error:
+                self._log.error("A device's certificate cannot be used.", path=str(path), reason=str(error))
+            else:
+                found.append(pem)
+        return found

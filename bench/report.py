@@ -19,6 +19,7 @@ from bench.generator import REPOSITORY, BenchFailed
 
 FORMAT = 1  # of the document
 FAILED = "failed"
+LOAD_BUSY = 0.9  # share of its core from which the load generator may have kept a broker waiting
 
 
 @dataclass(frozen=True)
@@ -173,16 +174,29 @@ def _with_spread(figure: Figure, values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ({figure.write(min(values))} to {figure.write(max(values))})"
 
 
+def busy_load(result: dict[str, Any]) -> list[str]:
+    """Cases and brokers in whose samples the load generator was nearly busy, at the median."""
+    found = []
+    for case in result["cases"]:
+        for name, samples in case["samples"].items():
+            shares = [s["load_cpu_seconds"] / s["seconds"] for s in samples if "load_cpu_seconds" in s]
+            if shares and statistics.median(shares) > LOAD_BUSY:
+                found.append(f"{case['name']} ({name})")
+    return found
+
+
 def _legend(result: dict[str, Any]) -> str:
     found, settings = result["machine"], result["settings"]
     cores, first = settings["cores"], next(iter(result["brokers"]))
     where = (
         f"broker on core {cores[0]}, load on core {cores[1]}" if cores else "broker and load NOT on cores of their own"
     )
+    busy = busy_load(result)
     return (
         f"Medians of {settings['repeat']} samples of {settings['seconds']:g} s (lowest to highest); {where}.\n"
         "Messages are those received; CPU time is the broker's, user and system, all its processes.\n"
         f"factor: how many times better {first} is than the broker left of it (below 1: worse).\n"
-        f"{found['cpu']}, {found['cores']} cores, {found['machine']}, Linux {found['kernel']}, "
+        + (f"The load was more than {LOAD_BUSY:.0%} busy itself in {', '.join(busy)}.\n" if busy else "")
+        + f"{found['cpu']}, {found['cores']} cores, {found['machine']}, Linux {found['kernel']}, "
         f"Python {found['python']}, uvloop {found['uvloop']}; commit {result['commit']}, {result['time']}."
     )

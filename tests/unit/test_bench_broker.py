@@ -62,6 +62,15 @@ def test_one_failed_sample_fails_the_figure() -> None:
     assert report.failures(document) == ["one: ggfast: lost 3."]
 
 
+def test_busy_load_is_said() -> None:
+    samples = [
+        {"messages_per_cpu_second": 1e6, "load_cpu_seconds": share, "seconds": 1.0} for share in (0.8, 0.95, 0.95)
+    ]
+    document = result({"ggfast": samples, "other": samples[:2]})
+    assert report.busy_load(document) == ["1:1 (ggfast)"]
+    assert "The load was more than 90% busy itself in 1:1 (ggfast)." in report.table(document)
+
+
 def test_saved_result_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = result({"ggfast": rates(1e6)})
     report.save(document, tmp_path / "result.json")

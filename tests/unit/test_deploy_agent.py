@@ -23,6 +23,7 @@ class Store:
     def __init__(self) -> None:
         self.live, self.kept, self.failing = OLD, OLD, dict[str, Exception]()
         self.unconfirmed = False
+        self.discarded: list[str] = []
 
     def _do(self, verb: str) -> None:
         if verb in self.failing:
@@ -36,6 +37,7 @@ class Store:
         return self.live
 
     def activate(self, staging: Path) -> Group:
+        self._do("activate")
         self.live, self.kept, self.unconfirmed = NEW, self.live, True
         return NEW
 
@@ -43,6 +45,9 @@ class Store:
         self._do("confirm")
         self.unconfirmed = False
         self._do("settle")
+
+    def discard(self, staging: Path) -> None:
+        self.discarded.append(staging.name)
 
     def rollback(self) -> bool:
         self._do("rollback")
@@ -125,6 +130,12 @@ def test_P4_a_confirmed_deployment_stays_though_the_disk_complains(parts: Parts)
     failed = parts.deploy()
     assert failed is not None
     assert (parts.store.live, parts.applier.current, failed.rolled_back) == (NEW, NEW, False)
+
+
+def test_a_staged_group_that_cannot_be_activated_does_not_stay(parts: Parts) -> None:
+    parts.store.failing = {"activate": DeploymentFailed("activate", "not a group", rolled_back=True)}
+    assert parts.deploy() is not None
+    assert (parts.store.discarded, parts.applier.current) == (["staged"], OLD)
 
 
 def test_what_the_previous_group_cannot_start_again_is_told(parts: Parts) -> None:

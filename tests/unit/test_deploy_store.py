@@ -329,3 +329,15 @@ def test_recovery_cleans_up(folder: Folder, layout: Layout, store: Store) -> Non
     assert not layout.previous.exists()
     assert store.recover() is Recovery.CLEAN
     deploy(folder, layout, store)
+
+
+def test_what_is_staged_is_discarded_unless_a_journal_may_need_it(folder: Folder, layout: Layout, store: Store) -> None:
+    one, two = (stage_folder(folder.write(), layout).directory for _ in range(2))
+    store.activate(one)
+    store.discard(two)
+    assert two.is_dir()
+    store.confirm()
+    store.discard(two)
+    store.discard(layout.group)
+    assert not two.exists()
+    assert layout.group.is_dir()

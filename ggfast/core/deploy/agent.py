@@ -61,6 +61,7 @@ class DeploymentAgent:
                 group = await self._replace(staging, previous)
             except GgfastError as error:
                 self._log.error("Deployment failed.", errorString=str(error))
+                self._store.discard(staging)
                 raise
             self._log.info("Deployment succeeded.", group=group.arn)
             return group

@@ -150,6 +150,11 @@ class Store:
         _remove(layout.previous, layout.staging / journal.staged)
         return True
 
+    def discard(self, directory: Path) -> None:
+        """Remove a staged group that will not be activated; left alone while a journal may need it."""
+        if directory.parent == self._layout.staging and not self._layout.journal.exists():
+            _remove(directory)
+
     def recover(self) -> Recovery:
         """To be called once at start, before a group is read or staged: undo what was not confirmed, clean up."""
         layout = self._layout

@@ -81,6 +81,7 @@ class GroupApplier:
         for device in before.devices:
             if (device.thing_arn, device.certificate_id) not in staying:
                 parts.broker.disconnect(device.thing_arn)
+                parts.broker.forget(device.thing_arn)  # a session kept for it would hold its messages for nobody
         return problems
 
     def _plan(self, group: Group, function: Function) -> WorkerPlan:

@@ -7,7 +7,7 @@ message meets the old table or the new one, never none (design P4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ggfast._ext.routes import Router
@@ -25,6 +25,10 @@ from ggfast.group.loggers import log_rules
 from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
 from ggfast.mqtt.broker import Broker
+
+
+RunFunctions = Callable[[Sequence[WorkerPlan]], Awaitable[dict[str, str]]]
+"""FunctionManager.apply or adopt_all: what could not be started, by ARN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class GroupApplier:
         """
         return await self._apply(group, self._parts.functions.apply)
 
-    async def _apply(self, group: Group, run: Callable[..., object]) -> dict[str, str]:
+    async def _apply(self, group: Group, run: RunFunctions) -> dict[str, str]:
         plans = [self._plan(group, function) for function in group.user_functions]
         parts = self._parts
         before, self._current = self._current, group
@@ -74,7 +78,7 @@ class GroupApplier:
         parts.spool.resize(spooler_settings(group).size_bytes)
         parts.identity.set_devices(group.devices)
         parts.table.set_table(rules(group))
-        problems: dict[str, str] = await run(plans)  # type: ignore[misc]  # adopt_all or apply, same shape
+        problems = await run(plans)
         layout = self._config.layout
         await parts.listener.set_devices([layout.certificate(device.certificate_id) for device in group.devices])
         staying = {(device.thing_arn, device.certificate_id) for device in group.devices}

@@ -319,7 +319,7 @@ def test_debian_packages_say_why() -> None:
 # Put together from pieces so that this file does not find itself.
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", r"\bXX" + r"X\b", "for " + "now\\b"]))
 SOMEBODYS_MACHINE = re.compile(
-    "|".join(["/work/" + "(?:main|shared)", r"/root/\.(?!ssh)", "py" + "env", "/home/" + "[a-z]+/"])
+    "|".join([re.escape(f"{REPOSITORY}/"), r"/root/\.(?!ssh)", "py" + "env", "/home/" + "[a-z]+/"])
 )
 
 

@@ -26,7 +26,6 @@ from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
 from ggfast.mqtt.broker import Broker
 
-
 RunFunctions = Callable[[Sequence[WorkerPlan]], Awaitable[dict[str, str]]]
 """FunctionManager.apply or adopt_all: what could not be started, by ARN."""
 

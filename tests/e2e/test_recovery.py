@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ggfast.cli.launching import root_name
 from tests.e2e.harness import Core, Device, GroupFolder, a_core, alive, eventually, function_arn, thing_arn
 
 COUNTER = """
@@ -74,11 +75,12 @@ def test_nobody_sees_connection_refused_while_the_daemon_is_away(core: Core) -> 
         pass
 
 
-def mentions(name: str) -> list[str]:
-    """Mounts and cgroups of the machine that carry the name of a core's root."""
-    found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
+def remains(core: Core) -> list[str]:
+    """Mounts and cgroups of the machine that belong to a core's root."""
+    found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(core.root) in line]
+    name = f"ggfast-{root_name(core.root)}"
     for hierarchy in Path("/sys/fs/cgroup").glob("*"):
-        found += [str(path) for path in hierarchy.glob("**/ggfast-*") if name in path.name]
+        found += [path for path, _, _ in os.walk(hierarchy) if Path(path).name == name]
     return found
 
 
@@ -93,6 +95,7 @@ def test_P4_a_killed_supervisor_leaves_nothing_after_the_next_start(core: Core) 
     os.kill(first, signal.SIGKILL)
     for pid in (first, daemon, *workers):
         eventually(lambda pid=pid: not alive(pid), f"process {pid} is gone")
+    assert remains(core)  # the directories of the killed core: the check below can see them
     core.start()
     assert core.pid != first
     with Device(core, "probe") as probe:
@@ -100,7 +103,7 @@ def test_P4_a_killed_supervisor_leaves_nothing_after_the_next_start(core: Core) 
         probe.publish("trigger", "{}")
         assert probe.expect_on("count") == b"1"
     core.stop()
-    assert not mentions(str(core.root))
+    assert not remains(core)
 
 
 def raw_tls(core: Core) -> ssl.SSLSocket:

@@ -141,15 +141,13 @@ cdef class OutBuffer:
         self.quiet = 0
         return 0
 
-    cdef bytes take_bytes(self):
-        """Everything collected, as a new bytes object; the buffer is empty afterwards."""
-        cdef bytes taken = PyBytes_FromStringAndSize(<char*> self.data, self.used)
+    cdef void emptied(self) noexcept:
+        """Everything collected has been written; a block too large for quiet times is given back."""
         if self.capacity > BLOCK_KEPT:
             self.quiet = self.quiet + 1 if self.used < self.capacity // 4 else 0
             if self.quiet >= QUIET_TAKES:
                 self.release()
         self.used = 0
-        return taken
 
     cdef void release(self) noexcept:
         free(self.data)
@@ -162,7 +160,9 @@ cdef class OutBuffer:
 
     def take(self) -> bytes:
         """Everything collected; the buffer is empty afterwards."""
-        return self.take_bytes()
+        cdef bytes taken = PyBytes_FromStringAndSize(<char*> self.data, self.used)
+        self.emptied()
+        return taken
 
     def __len__(self):
         return self.used

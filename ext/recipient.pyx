@@ -1,6 +1,6 @@
 """A client as the router sees it: its filters, what is on the way to it, and its output.
 
-    router -> deliver, append_frames -> [out] -> flush_out -> write(bytes)     once per batch
+    router -> deliver, append_frames -> [out] -> flush_out -> Wire.send        once per batch
                        |                  ^
                        v  window full,    |
                     backlog ----------> window        QoS 1 and 2; see window.pyx
@@ -49,6 +49,7 @@ from ggfast._ext.window cimport (
     window_land,
     window_push,
 )
+from ggfast._ext.wire cimport CallWire, Wire
 
 cdef enum:
     FLUSH_BYTES = 64 * 1024          # output of this size is written at once, not at the end of the batch
@@ -107,7 +108,7 @@ cdef class Recipient:
         self.outlet = outlet
         self.limits = limits
         self.owner = owner
-        self.write = write
+        self.attach(write)
         self.client_id = ""
         self.source = ""
         self.clean = True
@@ -146,8 +147,8 @@ cdef class Recipient:
         return self.enqueue(topic, topic_bytes, payload, payload_bytes, qos, retain, shared)
 
     cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
-                           bytes shared) except -1:
-        """Pass on whole QoS 0 frames as they came in; 0 if dropped. `shared`: the same bytes, or None."""
+                           bint alone) except -1:
+        """Pass on whole QoS 0 frames as they came in; 0 if dropped. `alone`: worth a write of its own, uncopied."""
         if self.state != LIVE:
             self.outlet.tally.offline += messages
             return 0
@@ -157,11 +158,11 @@ cdef class Recipient:
             return 0
         self.messages_out += messages
         self.outlet.tally.sent += messages
-        if shared is not None and not self.write_paused:
+        if alone and not self.write_paused:
             if self.out.used:
                 self.flush_out()
             if not self.write_paused:
-                self.write_now(shared)
+                self.write_now(frames, count)
                 return 1
         out_put(self.out, frames, count)
         self.touch()
@@ -187,18 +188,19 @@ cdef class Recipient:
     cdef int flush_out(self) except -1:
         self.touched = False
         if self.out.used and not self.write_paused:
-            self.write_now(self.out.take_bytes())
+            self.write_now(self.out.data, self.out.used)
+            self.out.emptied()
         return 0
 
-    cdef int write_now(self, bytes data) except -1:
-        # A transport that raises here is broken: its own session ends, whoever's batch this is goes on.
-        if self.write is None:
+    cdef int write_now(self, const uint8_t* data, Py_ssize_t count) except -1:
+        # A way out that raises here is broken: its own session ends, whoever's batch this is goes on.
+        if self.wire is None:
             return 0
         try:
-            self.write(data)
+            self.wire.send(data, count)
         except Exception as error:
             self.state = ENDED
-            self.write = None
+            self.wire = None
             if self.owner is not None:
                 self.owner.failed(error)
         return 0
@@ -315,9 +317,9 @@ cdef class Recipient:
         self.last_heard = now
         self.state = LIVE
 
-    def attach(self, write):
-        """The transport is there: its write method."""
-        self.write = write
+    def attach(self, way):
+        """The way out is there: a Wire, or a transport's write method."""
+        self.wire = way if way is None or isinstance(way, Wire) else CallWire(way)
 
     def send(self, bytes data not None):
         """Add bytes to the output; written at the end of the batch, or by `flush`."""
@@ -371,7 +373,7 @@ cdef class Recipient:
         """The connection is gone: keep what is outstanding (`offline`) or give everything back."""
         self.state = OFFLINE if offline else ENDED
         self.owner = None
-        self.write = None
+        self.wire = None
         self.route = None
         self.waiting_on = None
         self.out.release()

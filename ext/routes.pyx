@@ -33,7 +33,7 @@ from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
 
 cdef enum:
     RUN_BYTES_MAX = 64 * 1024      # a longer run is cut, so that a slow target is noticed early
-    SHARE_BYTES = 4 * 1024         # a run this long goes out as it is, one bytes object for all targets
+    SHARE_BYTES = 4 * 1024         # a run this long is written as it lies, uncopied
     ROUTE_COST = 160               # a Route object, its tuple and its slot
     HOP_COST = 24
 
@@ -100,18 +100,15 @@ cdef class Router(Outlet):
         cdef Route route = self.run_route
         cdef Py_ssize_t count, i
         cdef Recipient session
-        cdef bytes shared = None
         if route is None:
             return 0
         self.run_route = None
         count = self.run_end - self.run_start
-        if count >= SHARE_BYTES:
-            shared = PyBytes_FromStringAndSize(<const char*> self.run_start, count)
         for i in range(route.hop_count):
             session = <Recipient> route.hops[i].session
             if session.congested and not session.frozen and session.state == LIVE:
                 self.blocked_on = session
-            session.append_frames(self.run_start, count, self.run_count, shared)
+            session.append_frames(self.run_start, count, self.run_count, count >= SHARE_BYTES)
         self.spent += count * route.hop_count
         return 0
 

@@ -1,8 +1,8 @@
-"""One MQTT client's protocol state. No sockets, no clock: bytes in, bytes to `write`, time passed in.
+"""One MQTT client's protocol state. No sockets, no clock: bytes in, bytes to a Wire, time passed in.
 
-    bytes -> data_received -> [inbox] -> handle -> PUBLISH            -> outlet.publish_view  (the lane)
-                                                -> acknowledgements   -> window, backlog      (the lane)
-                                                -> everything else    -> owner.packet(value)  (Python)
+    bytes -> feed -> [inbox] -> handle -> PUBLISH            -> outlet.publish_view  (the lane)
+                                        -> acknowledgements   -> window, backlog      (the lane)
+                                        -> everything else    -> owner.packet(value)  (Python)
 
 The input is parsed where it lies; `inbox` only holds the beginning of a packet whose end has not come, or
 what waits because a target of this client is congested. Output, window and backlog: recipient.pyx.
@@ -58,18 +58,22 @@ cdef class Session(Recipient):
     # --- input -----------------------------------------------------------------------------------------
 
     def data_received(self, bytes data not None):
-        """All bytes of one read: handled now, and everything they cause is written before this returns."""
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
-        cdef Py_ssize_t left = PyBytes_GET_SIZE(data)
+        """The bytes of one read from Python; see `feed`."""
+        self.feed(<const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int feed(self, const uint8_t* at, Py_ssize_t left) except -1:
+        """All bytes of one read: handled now, and everything they cause is written before this returns.
+
+        Nothing points to them afterwards. Must not be called while another session is being fed.
+        """
         cdef Py_ssize_t used
         if self.state >= OFFLINE:
-            return
+            return 0
         problem = None
         self.outlet.blocked_on = None
         try:
             if self.held:
-                self.inbox.put(at, left)
-                return
+                return self.inbox.put(at, left)
             if self.inbox.end:
                 self.top_up(&at, &left)
             if left and self.state < OFFLINE and self.outlet.blocked_on is None and self.inbox.end == 0:
@@ -81,7 +85,7 @@ cdef class Session(Recipient):
                 self.inbox.put(at, left)
         except Exception as error:
             problem = error
-        self.finish(problem)
+        return self.finish(problem)
 
     def resume(self):
         """Go on with the input that waited; reading starts again unless it has to wait once more."""

@@ -59,7 +59,7 @@ cdef class OutBuffer:
     cdef Py_ssize_t capacity
     cdef int quiet            # consecutive takes that used less than a quarter of the capacity
     cdef int grow(self, Py_ssize_t count) except -1
-    cdef bytes take_bytes(self)
+    cdef void emptied(self) noexcept
     cdef void release(self) noexcept
 
 

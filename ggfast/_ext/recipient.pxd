@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t
 from ggfast._ext.buffers cimport Message, OutBuffer
 from ggfast._ext.framing cimport PublishView
 from ggfast._ext.window cimport Backlog, Flight, Receipts, Window
+from ggfast._ext.wire cimport Wire
 
 
 cdef enum State:
@@ -61,7 +62,7 @@ cdef class Recipient:
     cdef Outlet outlet
     cdef SessionLimits limits
     cdef object owner                    # the slow lane, or None
-    cdef object write                    # the transport's write, or None
+    cdef Wire wire                       # the way out, or None
     cdef object route                    # the router's last route for this source, or None
     cdef object party                    # the router's source record
     cdef OutBuffer out
@@ -81,11 +82,11 @@ cdef class Recipient:
     cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
                      Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1
     cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
-                           bytes shared) except -1
+                           bint alone) except -1
     cdef bint is_full(self, int qos, Py_ssize_t size) noexcept
     cdef int touch(self) except -1
     cdef int flush_out(self) except -1
-    cdef int write_now(self, bytes data) except -1
+    cdef int write_now(self, const uint8_t* data, Py_ssize_t count) except -1
     cdef int land(self, Flight* flight) except -1
     cdef int launch(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1

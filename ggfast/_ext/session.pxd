@@ -15,6 +15,7 @@ cdef class Session(Recipient):
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
 
+    cdef int feed(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef Py_ssize_t handle(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef int top_up(self, const uint8_t** at, Py_ssize_t* left) except -1
     cdef int on_packet(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1

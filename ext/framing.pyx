@@ -10,6 +10,7 @@ from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from ggfast._ext.properties cimport read_varint, scan_properties
 from ggfast._ext.topics cimport utf8_ok
 
 from ggfast.errors import Malformed
@@ -189,7 +190,71 @@ cdef object decode_suback(Span* span):
     return Suback(packet_id, codes)
 
 
-cdef object decode_body(int kind, int flags, const uint8_t* body, Py_ssize_t count):
+# MQTT 5: the reason codes a packet may carry (2.4 and each packet's own section).
+_REASONS = {
+    CONNACK: (
+        0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A,
+        0x9B, 0x9C, 0x9D, 0x9F,
+    ),
+    PUBACK: (0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99),
+    PUBREC: (0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99),
+    PUBREL: (0x00, 0x92),
+    PUBCOMP: (0x00, 0x92),
+    SUBACK: (0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2),
+    UNSUBACK: (0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91),
+    DISCONNECT: (
+        0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97,
+        0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
+    ),
+    AUTH: (0x00, 0x18, 0x19),
+}
+
+cdef uint16_t[256] REASONS   # one bit a packet type that may carry the code
+
+
+def _fill():
+    for kind, codes in _REASONS.items():
+        for code in codes:
+            REASONS[<int> code] |= <uint16_t> (1 << <int> kind)
+
+
+_fill()
+
+
+cdef int expect_reason(int kind, int code) except -1:
+    if not REASONS[code] >> kind & 1:
+        raise Malformed(f"0x{code:02x} is not a reason code of {_NAMES[kind]} [MQTT5-2.4]")
+    return 0
+
+
+cdef int take_section(Span* span, Span* section, str what) except -1:
+    """A property length and that many bytes, which stay where they are."""
+    cdef Py_ssize_t count = 0
+    cdef int used = read_varint(span.at, span.left, &count)
+    if used <= 0:
+        raise Malformed(f"the property length of {what} is not a variable byte integer [MQTT5-1.5.5-1]")
+    take(span, used, "property length")
+    section.at = take(span, count, "properties")
+    section.left = count
+    return 0
+
+
+cdef int read_ack5(int kind, const uint8_t* body, Py_ssize_t count, int* packet_id) except -1:
+    cdef Span span = Span(body, count)
+    cdef Span section
+    cdef int code = 0
+    packet_id[0] = take_packet_id(&span, "packet id")
+    if span.left:
+        code = take_u8(&span, "reason code")
+        expect_reason(kind, code)
+    if span.left:                  # below 4 bytes there is no property length (3.4.2.2.1)
+        take_section(&span, &section, _NAMES[kind])
+        scan_properties(kind, section.at, section.left)
+        expect_end(&span, _NAMES[kind])
+    return code
+
+
+cdef object decode_body(int kind, int flags, const uint8_t* body, Py_ssize_t count, int level):
     """The value of one packet: its type, the low four bits of its first byte, and what follows the length."""
     cdef Span span = Span(body, count)
     if kind == PUBLISH:
@@ -226,7 +291,7 @@ def decode(bytes frame not None):
         raise Malformed("remaining length takes more than 4 bytes [MQTT-2.2.3]")
     if used == 0 or 1 + used + remaining != count:
         raise Malformed(f"{count} bytes are not exactly one packet")
-    return decode_body(at[0] >> 4, at[0] & 15, at + 1 + used, remaining)
+    return decode_body(at[0] >> 4, at[0] & 15, at + 1 + used, remaining, LEVEL_311)
 
 
 # --- writing -------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 class GgfastError(Exception):
@@ -41,19 +42,25 @@ class GgfastError(Exception):
 
 
 class PeerError(GgfastError):
-    """The other side of a connection did something; `reason_code` is the protocol's number for it."""
+    """The other side of a connection did something; `reason_code` is the protocol's number for it, 0 if it has none."""
+
+    default_code: ClassVar[int] = 0
 
     def __init__(self, message: str, *, reason_code: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.reason_code = reason_code
+        self.reason_code = reason_code or self.default_code
 
 
 class Malformed(PeerError):
     """Bytes that are not the protocol."""
 
+    default_code = 0x81  # MQTT 5: malformed packet
+
 
 class Violation(PeerError):
     """Legal bytes at a time or place where the protocol forbids them."""
+
+    default_code = 0x82  # MQTT 5: protocol error
 
 
 class NotAuthenticated(PeerError):

@@ -276,7 +276,7 @@ cdef class Session(Recipient):
             raise Violation("a second CONNECT [MQTT-3.1.0-2]")
         elif kind != SUBSCRIBE and kind != UNSUBSCRIBE and kind != DISCONNECT:
             raise Violation(f"{packet_name(kind)} from a client")
-        packet = decode_body(kind, flags, frame + header, total - header)
+        packet = decode_body(kind, flags, frame + header, total - header, self.level)
         if self.owner is not None:
             self.owner.packet(packet)
         return 0

@@ -166,6 +166,15 @@ BROKER_RETAINED_BYTES_MAX: Final = 8 * MIB  # all retained messages; 8 MiB of 12
 BROKER_SESSIONS_OFFLINE_MAX: Final = 4_096  # persistent sessions whose client is away
 BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stalled readers
 BROKER_STALL_TICKS: Final = 3  # 1.0 to 1.5 s: how long a reader that takes nothing may hold its publishers back
+BROKER_RECEIVE_MAX: Final = 1_024  # QoS 2 messages one client may have begun and not ended
+BROKER_ALIASES_MAX: Final = 32  # topics one client may abbreviate; a device publishes on fewer
+BROKER_ALIAS_BYTES_MAX: Final = 16 * KIB  # those topics in memory, a client; 32 of the longest would be 2 MiB
+BROKER_SESSION_EXPIRY_S_MAX: Final = 4_294_967_295  # for ever, as clients may ask: count and bytes bound what is kept
+BROKER_KEEP_ALIVE_S_MAX: Final = 0  # none: the client's own is taken
+BROKER_SYSTEM_INTERVAL_S: Final = 10.0  # between two rounds of `$SYS` topics; the interval other brokers have
+BROKER_SWEEP_SESSIONS: Final = 256  # absent sessions ended in one tick; each renews the routes
+BROKER_SWEEP_RETAINED: Final = 1_024  # expired retained messages removed in one tick: one or two milliseconds
+BROKER_SWEEP_SECONDS: Final = 4_096  # due seconds looked at in one tick, after a machine has slept
 
 # --- demo -----------------------------------------------------------------------------------------------
 DEMO_START_TIMEOUT_S: Final = 70.0  # what V1's start waited for its daemon; a slow board makes its CA meanwhile

@@ -27,10 +27,11 @@ class ConnectInfo:
     client_id: str
     username: str | None
     password: bytes | None
-    level: int  # 3 for MQTT 3.1, 4 for 3.1.1
+    level: int  # 3 for MQTT 3.1, 4 for 3.1.1, 5 for 5.0
     clean: bool
     peer: str  # address and port
     certificate: bytes | None  # the peer's, DER, verified in the handshake; None without TLS
+    user_properties: tuple[tuple[str, str], ...] = ()  # in their order; MQTT 5.0 alone has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Turn the client away with a CONNACK return code [MQTT-3.2.2.3]."""
+    """Turn the client away with a CONNACK: a return code [MQTT-3.2.2.3] or a reason code [MQTT5-3.2.2.2].
+
+    Either is translated for a client of the other version. What follows reaches MQTT 5.0 clients alone.
+    """
 
     code: int
+    reason: str = ""  # for people; sent if the client wants such texts
+    server_reference: str = ""  # with 0x9C and 0x9D: which server to use instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Client:
     client_id: str
     source: str
     peer: str
-    clean: bool
+    clean: bool  # nothing of its session outlives the connection
+    level: int = 4
 
 
 class Hooks(Protocol):

@@ -26,6 +26,12 @@ class BrokerLimits:
     sessions_offline_max: int = limits.BROKER_SESSIONS_OFFLINE_MAX
     tick_s: float = limits.BROKER_TICK_S
     stall_ticks_max: int = limits.BROKER_STALL_TICKS
+    receive_max: int = limits.BROKER_RECEIVE_MAX
+    aliases_max: int = limits.BROKER_ALIASES_MAX
+    alias_bytes_max: int = limits.BROKER_ALIAS_BYTES_MAX
+    session_expiry_max_s: int = limits.BROKER_SESSION_EXPIRY_S_MAX
+    keep_alive_max_s: int = limits.BROKER_KEEP_ALIVE_S_MAX  # 0: no maximum
+    sys_interval_s: float = limits.BROKER_SYSTEM_INTERVAL_S
 
     def for_sessions(self) -> SessionLimits:
         """The part the sessions share."""
@@ -37,6 +43,9 @@ class BrokerLimits:
             queue_entries_max=self.queue_entries_max,
             output_bytes_max=self.output_bytes_max,
             stall_ticks_max=self.stall_ticks_max,
+            receive_max=self.receive_max,
+            aliases_max=self.aliases_max,
+            alias_bytes_max=self.alias_bytes_max,
         )
 
 

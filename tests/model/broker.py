@@ -167,21 +167,29 @@ class MemoryClient:
     """One client of a broker in memory."""
 
     def __init__(self, world: MemoryBroker) -> None:
+        self.level = 4
+        self.connack: Connack | None = None
+        self.waiting: list[Packet] = []
         self.protocol = Connection(world.broker)
         self.transport = MemoryTransport(world.loop, self.protocol)
         self.loop = world.loop
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
 
     def send(self, *packets: Packet | bytes) -> None:
-        """All in one read of the broker."""
+        """All in one read of the broker; a CONNECT settles the level of what follows."""
+        parts = []
+        for packet in packets:
+            if isinstance(packet, Connect):
+                self.level = 4 if packet.level < 5 else 5
+            parts.append(packet if isinstance(packet, bytes) else encode(packet, self.level))
         if not self.transport.closed:
-            self.protocol.data_received(b"".join(p if isinstance(p, bytes) else encode(p) for p in packets))
+            self.protocol.data_received(b"".join(parts))
 
     def take(self) -> list[Packet]:
         """What the broker has written since the last time."""
         self.loop.run()
         data, self.transport.written = bytes(self.transport.written), bytearray()
-        return split(data)
+        return split(data, self.level)
 
     def ask(self, *packets: Packet | bytes) -> list[Packet]:
         """Send, and what is written then."""
@@ -225,14 +233,21 @@ class MemoryBroker:
         """A connection that has said nothing yet."""
         return MemoryClient(self)
 
-    def connect(self, client_id: str, *filters: tuple[bytes, int], clean: bool = True, **fields: Any) -> MemoryClient:
-        """A client that is in and has its subscriptions; later `take` starts after the SUBACK."""
+    def connect(
+        self, client_id: str, *filters: tuple[bytes, int], clean: bool = True, level: int = 4, **fields: Any
+    ) -> MemoryClient:
+        """A client that is in and has its subscriptions; later `take` starts after the SUBACK.
+
+        A session that was kept sends what waits behind the CONNACK: `waiting` has it.
+        """
         client = self.open()
-        answer = client.ask(Connect(4, clean, fields.pop("keep_alive_s", 0), client_id, **fields))
+        answer = client.ask(Connect(level, clean, fields.pop("keep_alive_s", 0), client_id, **fields))
         assert isinstance(answer[0], Connack) and answer[0].code == 0, answer
+        client.connack, client.waiting = answer[0], answer[1:]
         if filters:
             suback = client.ask(Subscribe(1, filters))
-            assert suback == [Suback(1, tuple(qos for _, qos in filters))], suback
+            assert suback[:1] == [Suback(1, tuple(options & 3 for _, options in filters))], suback
+            client.waiting += suback[1:]
         return client
 
     def count(self, name: str) -> int:
@@ -242,7 +257,7 @@ class MemoryBroker:
         return self.counters.get(name)
 
 
-def split(data: bytes) -> list[Packet]:
+def split(data: bytes, level: int = 4) -> list[Packet]:
     """The packets in a stream that must end with a whole one."""
     packets: list[Packet] = []
     while data:
@@ -254,7 +269,7 @@ def split(data: bytes) -> list[Packet]:
             if data[at - 1] < 128:
                 break
         assert at + length <= len(data), "the broker wrote part of a packet"
-        packets.append(decode(data[: at + length]))
+        packets.append(decode(data[: at + length], level))
         data = data[at + length :]
     return packets
 

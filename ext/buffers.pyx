@@ -1,8 +1,7 @@
-"""Byte windows, shared messages and the bounded message FIFO. Knows no protocol, never does I/O.
+"""Byte windows and the bounded message FIFO. Knows no protocol, never does I/O.
 
     InBuffer   what was read and not yet understood      [start .. end)
     OutBuffer  what is to be written, collected          [0 .. used)
-    Message    one stored publication, shared by reference count
     Ring       bounded FIFO of (topic, payload, source), the queue in front of a function
 
 Ownership of the bytes is written in ggfast/_ext/buffers.pxd.
@@ -20,45 +19,6 @@ cdef enum:
     BLOCK_KEPT = 4096         # what a buffer may keep between bursts
     QUIET_TAKES = 8           # small takes in a row before a large block is given back
     RING_ENTRY_COST = 24 + 2 * 40   # three pointers and two object headers
-
-cdef Py_ssize_t live_messages = 0
-cdef Py_ssize_t live_message_bytes = 0
-
-
-def live_message_counts() -> tuple:
-    """(count, bytes) of stored messages alive in the process; tests assert that both return to zero."""
-    return live_messages, live_message_bytes
-
-
-cdef Message* message_new(
-    const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload, Py_ssize_t payload_bytes
-) except NULL:
-    """A new message with one reference, its bytes copied from `topic` and `payload`."""
-    global live_messages, live_message_bytes
-    cdef Message* message = <Message*> malloc(sizeof(Message) + <size_t> (topic_bytes + payload_bytes))
-    if message == NULL:
-        raise MemoryError("no memory for a message")
-    message.refs = 1
-    message.topic_bytes = <uint32_t> topic_bytes
-    message.payload_bytes = <uint32_t> payload_bytes
-    memcpy(message_topic(message), topic, <size_t> topic_bytes)
-    if payload_bytes:
-        memcpy(message_payload(message), payload, <size_t> payload_bytes)
-    live_messages += 1
-    live_message_bytes += message_size(message)
-    return message
-
-
-cdef void message_drop(Message* message) noexcept:
-    """Give one reference back; NULL is allowed."""
-    global live_messages, live_message_bytes
-    if message == NULL:
-        return
-    message.refs -= 1
-    if message.refs == 0:
-        live_messages -= 1
-        live_message_bytes -= message_size(message)
-        free(message)
 
 
 @cython.final

@@ -15,34 +15,32 @@ happens at them:
     backlog at its bounds                      -> the newest QoS 1 or 2 is dropped and counted (queue_full)
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memset
 
-cimport cython
-
-from ggfast._ext.buffers cimport (
+from ggfast._ext.aliases cimport alias_clear, alias_of, alias_set
+from ggfast._ext.bounds cimport SessionLimits
+from ggfast._ext.buffers cimport out_put
+from ggfast._ext.framing cimport publish5_bytes, put_ack, put_publish, put_publish5
+from ggfast._ext.publication cimport (
     message_drop,
     message_new,
-    message_payload,
     message_size,
     message_take,
-    message_topic,
-    out_put,
+    remaining_s,
+    view_message,
+    view_values,
 )
-from ggfast._ext.framing cimport put_ack, put_publish
 from ggfast._ext.window cimport (
     DONE,
     RELEASED,
     SENT_ONCE,
     SENT_TWICE,
     Queued,
-    backlog_at,
     backlog_clear,
     backlog_pop,
     backlog_push,
-    receipts_add,
     receipts_clear,
-    receipts_has,
     window_at,
     window_clear,
     window_id,
@@ -57,36 +55,22 @@ cdef enum:
 _STATES = ("new", "connected", "offline", "ended")
 
 
-@cython.final
-cdef class SessionLimits:
-    """The bounds all sessions of a broker share: bytes, entries, ticks of the broker's sweep."""
-
-    def __cinit__(self, *, Py_ssize_t packet_bytes_max, Py_ssize_t payload_bytes_max, Py_ssize_t inflight_max,
-                  Py_ssize_t queue_bytes_max, Py_ssize_t queue_entries_max, Py_ssize_t output_bytes_max,
-                  int stall_ticks_max):
-        if not 1 <= inflight_max <= 32768:
-            raise ValueError(f"inflight_max is {inflight_max}, expected 1 to 32768, half of the packet ids")
-        self.packet_bytes_max = packet_bytes_max
-        self.payload_bytes_max = payload_bytes_max
-        self.inflight_max = inflight_max
-        self.queue_bytes_max = queue_bytes_max
-        self.queue_entries_max = queue_entries_max
-        self.output_bytes_max = output_bytes_max
-        self.stall_ticks_max = stall_ticks_max
-
-
 cdef class Outlet:
     """Where sessions publish; the router is the real one."""
 
     def __cinit__(self, *args, **kwargs):
         self.touched = []
+        self.now = 1
 
     cdef int publish_view(self, Recipient source, PublishView* view) except -1:
-        """Route one PUBLISH. May keep `view`'s pointers until `settle`. Sets `blocked_on`."""
+        """Route one PUBLISH. May keep a verbatim `view`'s pointers until `settle`. Sets `blocked_on`.
+
+        Gives the reason code of an acknowledgement: 0, 0x10 if it reached nobody, 0x87 if it may not.
+        """
         raise NotImplementedError
 
-    cdef int settle(self) except -1:
-        """Deliver everything that still points into the source's read buffer."""
+    cdef int settle(self, bint last=False) except -1:
+        """Deliver everything that still points into the source's read buffer; `last`: nothing follows in the batch."""
         return 0
 
     cdef int end_batch(self) except -1:
@@ -115,40 +99,53 @@ cdef class Recipient:
         self.subscriptions = {}
         self.out = OutBuffer()
         self.window.first_id = 1
+        self.window_max = limits.inflight_max
 
     def __dealloc__(self):
         self.drop_stored()
+        alias_clear(&self.aliases_out)
 
     # --- output ----------------------------------------------------------------------------------------
 
-    cdef int deliver(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1:
-        """Send or queue one message: 1 if taken, 0 if dropped and counted. `shared` keeps the stored form."""
+    cdef int deliver(self, PublishView* view, int qos, bint retain, const uint8_t* ids, Py_ssize_t ids_bytes,
+                     Message** shared) except -1:
+        """Send or queue one message in forwarded form: 1 if taken, 0 if dropped and counted.
+
+        `shared` keeps the stored form for the next target; `ids` names the subscriptions it came by.
+        """
         if qos == 0:
             if self.state != LIVE:
                 self.outlet.tally.offline += 1
                 return 0
-            if self.is_full(0, payload_bytes):
+            if self.is_full(0, view.payload_bytes):
                 self.outlet.tally.slow_reader += 1
                 self.dropped += 1
                 return 0
-            put_publish(self.out, topic, topic_bytes, payload, payload_bytes, 0, retain, False, 0)
+        elif self.is_full(qos, view.payload_bytes + view.properties_bytes + view.topic_bytes + ids_bytes):
+            self.outlet.tally.queue_full += 1
+            self.dropped += 1
+            return 0
+        if self.packet_bytes_max and self.state == LIVE and not self.fits(view, qos, ids_bytes):
+            self.outlet.tally.too_large += 1
+            self.dropped += 1
+            return 0
+        if qos == 0:
+            self.put(view, 0, retain, False, 0, ids, ids_bytes)
             self.messages_out += 1
             self.outlet.tally.sent += 1
             self.touch()
             return 1
-        if self.is_full(qos, payload_bytes + topic_bytes):
-            self.outlet.tally.queue_full += 1
-            self.dropped += 1
-            return 0
-        if (self.state == LIVE and self.backlog.count == 0 and not self.write_paused
-                and self.window.count < self.limits.inflight_max):
-            return self.launch(topic, topic_bytes, payload, payload_bytes, qos, retain, shared)
-        return self.enqueue(topic, topic_bytes, payload, payload_bytes, qos, retain, shared)
+        if (self.state == LIVE and self.backlog.count == 0 and self.unsent == 0 and not self.write_paused
+                and self.window.count < self.window_max):
+            return self.launch(view, qos, retain, ids, ids_bytes, shared)
+        return self.enqueue(view, qos, retain, ids, ids_bytes, shared)
 
     cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
-                           bint alone) except -1:
-        """Pass on whole QoS 0 frames as they came in; 0 if dropped. `alone`: worth a write of its own, uncopied."""
+                           bint alone, bint last) except -1:
+        """Pass on whole QoS 0 frames as they lie; 0 if dropped.
+
+        `alone`: worth a write of its own, uncopied. `last`: written now if nothing else waits to be.
+        """
         if self.state != LIVE:
             self.outlet.tally.offline += messages
             return 0
@@ -158,15 +155,53 @@ cdef class Recipient:
             return 0
         self.messages_out += messages
         self.outlet.tally.sent += messages
-        if alone and not self.write_paused:
-            if self.out.used:
+        if not self.write_paused:
+            if alone and self.out.used:
                 self.flush_out()
-            if not self.write_paused:
+            if (alone or last) and self.out.used == 0 and not self.write_paused:
                 self.write_now(frames, count)
                 return 1
         out_put(self.out, frames, count)
         self.touch()
         return 1
+
+    cdef bint fits(self, PublishView* view, int qos, Py_ssize_t ids_bytes) noexcept:
+        """Whether the client takes a packet of that size [MQTT5-3.1.2-24]."""
+        return self.packet_bytes_max == 0 or publish5_bytes(
+            view.topic_bytes, view.payload_bytes, qos, 0, view.expiry_s, ids_bytes, view.properties_bytes
+        ) <= self.packet_bytes_max
+
+    cdef int put(self, PublishView* view, int qos, bint retain, bint dup, int packet_id, const uint8_t* ids,
+                 Py_ssize_t ids_bytes) except -1:
+        """Append one PUBLISH in the client's own form; it must fit."""
+        cdef int alias = 0
+        cdef bint known = False
+        if self.level < 5:
+            return put_publish(self.out, view.topic, view.topic_bytes, view.payload, view.payload_bytes, qos, retain,
+                               dup, packet_id)
+        if self.alias_max:
+            alias = self.choose_alias(view, qos, ids_bytes, &known)
+        return put_publish5(self.out, view.topic, 0 if known else view.topic_bytes, view.payload, view.payload_bytes,
+                            qos, retain, dup, packet_id, alias, view.expiry_s, ids, ids_bytes, view.properties,
+                            view.properties_bytes)
+
+    cdef int choose_alias(self, PublishView* view, int qos, Py_ssize_t ids_bytes, bint* known) except -1:
+        """The alias to write, or 0; `known`: the client has it, the topic may be left out."""
+        cdef int alias = alias_of(&self.aliases_out, view.topic, view.topic_bytes)
+        if alias:
+            known[0] = True
+            return alias
+        if (self.aliases_out.count >= self.alias_max
+                or self.aliases_out.bytes + view.topic_bytes > self.limits.alias_bytes_max):
+            return 0
+        if self.packet_bytes_max and publish5_bytes(
+            view.topic_bytes, view.payload_bytes, qos, 1, view.expiry_s, ids_bytes, view.properties_bytes
+        ) > self.packet_bytes_max:
+            return 0
+        alias = self.aliases_out.count + 1
+        alias_set(&self.aliases_out, self.alias_max, alias, view.topic, view.topic_bytes)
+        self.aliases_out.count = alias
+        return alias
 
     cdef bint is_full(self, int qos, Py_ssize_t size) noexcept:
         """Whether a message would be dropped now."""
@@ -205,36 +240,44 @@ cdef class Recipient:
                 self.owner.failed(error)
         return 0
 
-    cdef int launch(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                    Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1:
+    cdef Message* stored_form(self, PublishView* view, const uint8_t* ids, Py_ssize_t ids_bytes,
+                              Message** shared) except NULL:
+        """A reference to the stored message: the shared one, or with `ids` one of its own."""
+        if ids_bytes:
+            return message_new(view, ids, ids_bytes, self.outlet.now)
+        if shared[0] == NULL:
+            shared[0] = message_new(view, NULL, 0, self.outlet.now)
+        return message_take(shared[0])
+
+    cdef int launch(self, PublishView* view, int qos, bint retain, const uint8_t* ids, Py_ssize_t ids_bytes,
+                    Message** shared) except -1:
         """Put one message into the window and send it; the caller has checked that there is room."""
-        cdef Flight* flight
-        if not self.clean and shared[0] == NULL:     # only these are sent again [MQTT-4.4.0-1]
-            shared[0] = message_new(topic, topic_bytes, payload, payload_bytes)
-        flight = window_push(&self.window)
-        flight.state = SENT_ONCE if qos == 1 else SENT_TWICE
+        cdef Flight* flight = window_push(&self.window)
         flight.retain = retain
-        if not self.clean:
-            flight.message = message_take(shared[0])
-            self.stored_bytes += message_size(shared[0])
-        put_publish(self.out, topic, topic_bytes, payload, payload_bytes, qos, retain, False,
-                    window_id(&self.window, self.window.count - 1))
+        if not self.clean:                           # only these are sent again [MQTT-4.4.0-1]
+            flight.message = self.stored_form(view, ids, ids_bytes, shared)
+            self.stored_bytes += message_size(flight.message)
+        flight.state = SENT_ONCE if qos == 1 else SENT_TWICE
+        self.put(view, qos, retain, False, window_id(&self.window, self.window.count - 1), ids, ids_bytes)
         self.messages_out += 1
         self.outlet.tally.sent += 1
         self.touch()
         return 1
 
-    cdef int enqueue(self, const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload,
-                     Py_ssize_t payload_bytes, int qos, bint retain, Message** shared) except -1:
+    cdef int enqueue(self, PublishView* view, int qos, bint retain, const uint8_t* ids, Py_ssize_t ids_bytes,
+                     Message** shared) except -1:
         """Let one message wait; the caller has checked the bounds."""
+        cdef Message* message = self.stored_form(view, ids, ids_bytes, shared)
         cdef Queued* entry
-        if shared[0] == NULL:
-            shared[0] = message_new(topic, topic_bytes, payload, payload_bytes)
-        entry = backlog_push(&self.backlog)
-        entry.message = message_take(shared[0])
+        try:
+            entry = backlog_push(&self.backlog)
+        except MemoryError:
+            message_drop(message)
+            raise
+        entry.message = message
         entry.qos = <uint8_t> qos
         entry.retain = retain
-        self.stored_bytes += message_size(shared[0]) + <Py_ssize_t> sizeof(Queued)
+        self.stored_bytes += message_size(message) + <Py_ssize_t> sizeof(Queued)
         if self.state == LIVE and (self.stored_bytes > self.limits.queue_bytes_max // 2
                                    or self.backlog.count > self.limits.queue_entries_max // 2):
             self.congest()
@@ -243,24 +286,60 @@ cdef class Recipient:
     cdef int pump(self) except -1:
         """Send from the backlog while the window and the client have room."""
         cdef Queued entry
-        while (self.backlog.count and self.state == LIVE and not self.write_paused
-               and self.window.count < self.limits.inflight_max):
+        cdef PublishView view
+        if self.unsent:
+            self.resend()
+        while (self.backlog.count and self.unsent == 0 and self.state == LIVE and not self.write_paused
+               and self.window.count < self.window_max):
             entry = backlog_pop(&self.backlog)
             self.stored_bytes -= message_size(entry.message) + <Py_ssize_t> sizeof(Queued)
             try:
-                self.launch(message_topic(entry.message), entry.message.topic_bytes,
-                            message_payload(entry.message), entry.message.payload_bytes,
-                            entry.qos, entry.retain, &entry.message)
+                view_message(&view, entry.message, self.outlet.now)
+                if entry.message.expires and entry.message.expires <= self.outlet.now:
+                    self.outlet.tally.expired += 1
+                elif not self.fits(&view, entry.qos, 0):
+                    self.outlet.tally.too_large += 1
+                    self.dropped += 1
+                else:
+                    self.launch(&view, entry.qos, entry.retain, NULL, 0, &entry.message)
             finally:
                 message_drop(entry.message)
         return 0
+
+    cdef int resend(self) except -1:
+        """Send again what an earlier connection left in the window, in order and with DUP [MQTT-4.4.0-1].
+
+        Never more than the client's Receive Maximum [MQTT5-3.3.4-9]; the rest follows its acknowledgements.
+        """
+        cdef Flight* flight
+        cdef PublishView view
+        cdef Py_ssize_t at
+        while self.unsent and self.state == LIVE and not self.write_paused:
+            at = self.window.count - self.unsent
+            if at >= self.window_max:
+                break
+            flight = window_at(&self.window, at)
+            self.unsent -= 1
+            if flight.state == RELEASED:
+                put_ack(self.out, 0x62, window_id(&self.window, at))
+            elif flight.state != DONE and flight.message != NULL:
+                view_message(&view, flight.message, self.outlet.now)
+                if self.fits(&view, 2, 0):
+                    self.put(&view, 1 if flight.state == SENT_ONCE else 2, flight.retain, True,
+                             window_id(&self.window, at), NULL, 0)
+                else:
+                    self.outlet.tally.too_large += 1
+                    self.dropped += 1
+                    self.stored_bytes -= message_size(flight.message)
+                    window_land(&self.window, flight)
+        return self.touch()
 
     cdef int land(self, Flight* flight) except -1:
         """An outgoing message is acknowledged: move the window, send what waited."""
         if flight.message != NULL:
             self.stored_bytes -= message_size(flight.message)
         window_land(&self.window, flight)
-        if self.backlog.count:
+        if self.backlog.count or self.unsent:
             self.pump()
         if self.congested:
             self.relieve()
@@ -301,20 +380,28 @@ cdef class Recipient:
         window_clear(&self.window)
         backlog_clear(&self.backlog)
         receipts_clear(&self.receipts)
-        self.stored_bytes = 0
+        self.stored_bytes = self.unsent = 0
         return 0
 
     # --- the slow lane's side --------------------------------------------------------------------------
 
     def start(self, str client_id not None, str source not None, int level, bint clean, int keep_alive_s,
-              double now):
-        """The CONNECT was accepted. Seconds; `keep_alive_s` 0 means none."""
+              double now, *, Py_ssize_t receive_maximum=65535, Py_ssize_t packet_bytes_max=0, int topic_alias_max=0,
+              bint problem_info=True):
+        """The CONNECT was accepted. Seconds; `keep_alive_s` 0 means none. The rest is what the client asked for.
+
+        `clean`: nothing of the session outlives the connection.
+        """
         self.client_id = client_id
         self.source = source
         self.level = level
         self.clean = clean
         self.keep_alive_s = keep_alive_s
         self.last_heard = now
+        self.window_max = min(self.limits.inflight_max, receive_maximum)
+        self.packet_bytes_max = packet_bytes_max
+        self.alias_max = min(topic_alias_max, self.limits.aliases_max)
+        self.problem_info = problem_info
         self.state = LIVE
 
     def attach(self, way):
@@ -330,44 +417,23 @@ cdef class Recipient:
         """Write the output now."""
         self.flush_out()
 
-    def offer(self, bytes topic not None, bytes payload not None, int qos, bint retain) -> bool:
-        """Send or queue one message for this client; False if it was dropped (and counted)."""
+    def offer(self, bytes topic not None, bytes payload not None, int qos, bint retain,
+              bytes properties not None=b"", uint32_t expires=0, bytes ids not None=b"") -> bool:
+        """Send or queue one message for this client; False if it was dropped (and counted).
+
+        `properties` in forwarded form, `ids` as encoded properties; `expires` is a lane second, 0: never.
+        """
         cdef Message* shared = NULL
+        cdef PublishView view
+        if expires and expires <= self.outlet.now:
+            self.outlet.tally.expired += 1
+            return False
+        view_values(&view, topic, payload, properties, remaining_s(expires, self.outlet.now))
         try:
-            return self.deliver(
-                <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic),
-                <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), qos, retain, &shared,
-            ) == 1
+            return self.deliver(&view, qos, retain, <const uint8_t*> PyBytes_AS_STRING(ids), PyBytes_GET_SIZE(ids),
+                                &shared) == 1
         finally:
             message_drop(shared)
-
-    def adopt(self, Recipient old not None):
-        """Take over everything outstanding of a persistent session; `old` is empty afterwards."""
-        self.drop_stored()
-        self.window, self.backlog, self.receipts = old.window, old.backlog, old.receipts
-        self.stored_bytes = old.stored_bytes
-        self.dropped = old.dropped
-        memset(&old.window, 0, sizeof(Window))
-        memset(&old.backlog, 0, sizeof(Backlog))
-        memset(&old.receipts, 0, sizeof(Receipts))
-        old.window.first_id = 1
-        old.stored_bytes = 0
-
-    def replay(self):
-        """Send again what was not acknowledged, in order and with DUP, then what waits [MQTT-4.4.0-1]."""
-        cdef Py_ssize_t i
-        cdef Flight* flight
-        for i in range(self.window.count):
-            flight = window_at(&self.window, i)
-            if flight.state == RELEASED:
-                put_ack(self.out, 0x62, window_id(&self.window, i))
-            elif flight.state != DONE and flight.message != NULL:
-                put_publish(self.out, message_topic(flight.message), flight.message.topic_bytes,
-                            message_payload(flight.message), flight.message.payload_bytes,
-                            1 if flight.state == SENT_ONCE else 2, flight.retain, True,
-                            window_id(&self.window, i))
-        self.touch()
-        self.pump()
 
     def detach(self, bint offline):
         """The connection is gone: keep what is outstanding (`offline`) or give everything back."""
@@ -377,6 +443,7 @@ cdef class Recipient:
         self.route = None
         self.waiting_on = None
         self.out.release()
+        alias_clear(&self.aliases_out)
         self.write_paused = self.congested = self.frozen = False
         if not offline:
             self.drop_stored()
@@ -393,53 +460,6 @@ cdef class Recipient:
         self.pump()
         self.flush_out()
         self.relieve()
-
-    def export(self) -> dict:
-        """What must outlive the process, as plain values; `restore` takes it."""
-        cdef Py_ssize_t i
-        cdef Flight* flight
-        cdef Queued* entry
-        flights = []
-        for i in range(self.window.count):
-            flight = window_at(&self.window, i)
-            flights.append((flight.state, bool(flight.retain), *parts_of(flight.message)))
-        queued = []
-        for i in range(self.backlog.count):
-            entry = backlog_at(&self.backlog, i)
-            queued.append((entry.qos, bool(entry.retain), *parts_of(entry.message)))
-        receipts = [i for i in range(65536) if receipts_has(&self.receipts, i)] if self.receipts.count else []
-        return {"first_id": self.window.first_id, "flights": flights, "queued": queued, "receipts": receipts}
-
-    def restore(self, state):
-        """Become an offline session with what `export` gave. ValueError if it does not fit together."""
-        cdef Flight* flight
-        cdef bytes topic, payload
-        self.drop_stored()
-        self.state = OFFLINE
-        self.clean = False
-        if not 1 <= state["first_id"] <= 65535 or len(state["flights"]) > 32768:
-            raise ValueError("the window of a stored session is not valid")
-        self.window.first_id = state["first_id"]
-        for kind, retain, topic, payload in state["flights"]:
-            if not DONE <= kind <= RELEASED:
-                raise ValueError(f"a stored message has state {kind}, expected 0 to 3")
-            flight = window_push(&self.window)
-            flight.state = kind
-            flight.retain = retain
-            if kind == SENT_ONCE or kind == SENT_TWICE:
-                flight.message = message_new(
-                    <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic),
-                    <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
-                )
-                self.stored_bytes += message_size(flight.message)
-        for qos, retain, topic, payload in state["queued"]:
-            if not 1 <= qos <= 2:
-                raise ValueError(f"a stored message has QoS {qos}, expected 1 or 2")
-            self.offer(topic, payload, qos, retain)
-        for packet_id in state["receipts"]:
-            if not 1 <= packet_id <= 65535:
-                raise ValueError(f"a stored packet id is {packet_id}, expected 1 to 65535")
-            receipts_add(&self.receipts, packet_id)
 
     @property
     def state_name(self) -> str:
@@ -470,11 +490,3 @@ cdef class Recipient:
     def is_frozen(self) -> bool:
         """Whether it was congested for so long that QoS 0 is dropped."""
         return self.frozen
-
-
-cdef tuple parts_of(Message* message):
-    """(topic, payload) of a stored message; empty for one that need not be sent again."""
-    if message == NULL:
-        return b"", b""
-    return (PyBytes_FromStringAndSize(<const char*> message_topic(message), message.topic_bytes),
-            PyBytes_FromStringAndSize(<const char*> message_payload(message), message.payload_bytes))

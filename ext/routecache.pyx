@@ -57,6 +57,23 @@ cdef class Route:
 
 
 @cython.final
+cdef class Share:
+    """One shared subscription and its members [MQTT5-4.8.2]."""
+
+    def __cinit__(self, bytes pattern):
+        self.pattern = pattern
+        self.members = {}
+
+
+@cython.final
+cdef class ShareRoute:
+    """A share within a route."""
+
+    def __dealloc__(self):
+        free(self.hops)
+
+
+@cython.final
 cdef class RouteCache:
     """Routes by hash, in sets of a few slots. Owns one reference to each Route in it."""
 

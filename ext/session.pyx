@@ -8,12 +8,15 @@ The input is parsed where it lies; `inbox` only holds the beginning of a packet 
 what waits because a target of this client is congested. Output, window and backlog: recipient.pyx.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memset
 
 cimport cython
 
-from ggfast._ext.buffers cimport message_drop, message_size, out_reserve
+from ggfast._ext.aliases cimport AliasName, alias_clear, alias_get, alias_set
+from ggfast._ext.buffers cimport out_reserve
 from ggfast._ext.framing cimport (
+    AUTH,
     CONNECT,
     DISCONNECT,
     PINGREQ,
@@ -24,21 +27,44 @@ from ggfast._ext.framing cimport (
     PUBREL,
     SUBSCRIBE,
     UNSUBSCRIBE,
-    PublishView,
     decode_body,
     put_ack,
+    put_ack5,
+    read_ack5,
     read_length,
     read_u16,
+)
+from ggfast._ext.publication cimport (
+    Message,
+    message_drop,
+    message_new,
+    message_payload,
+    message_properties,
+    message_size,
+    message_topic,
+    read_publish,
+    remaining_s,
+    view_values,
 )
 from ggfast._ext.recipient cimport ENDED, LIVE, NEW, OFFLINE, Outlet
 from ggfast._ext.window cimport (
     DONE,
     RELEASED,
     SENT_ONCE,
+    SENT_TWICE,
+    Backlog,
     Flight,
+    Queued,
+    Receipts,
+    Window,
+    backlog_at,
     receipts_add,
+    receipts_has,
     receipts_remove,
+    window_at,
     window_find,
+    window_index,
+    window_push,
 )
 
 from ggfast._ext.framing import packet_name
@@ -54,6 +80,10 @@ cdef class Session(Recipient):
 
     def __cinit__(self, *args, **kwargs):
         self.inbox = InBuffer()
+        self.level = 4                   # until CONNECT says otherwise
+
+    def __dealloc__(self):
+        alias_clear(&self.aliases_in)
 
     # --- input -----------------------------------------------------------------------------------------
 
@@ -191,7 +221,7 @@ cdef class Session(Recipient):
             total = 1 + used + remaining
             if total > packet_bytes_max:
                 name = packet_name(at[0] >> 4)
-                raise Violation(f"{name} of {total} bytes, the limit is {packet_bytes_max}")
+                raise Violation(f"{name} of {total} bytes, the limit is {packet_bytes_max}", reason_code=0x95)
             if total > left:
                 break
             if (at[0] >> 4) == PUBLISH and self.state == LIVE:
@@ -208,63 +238,71 @@ cdef class Session(Recipient):
 
     cdef int on_publish(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1:
         cdef PublishView view
-        cdef const uint8_t* body = frame + header
-        cdef Py_ssize_t rest = total - header - 2
-        cdef int packet_id = 0
-        view.qos = (frame[0] >> 1) & 3
-        view.retain = frame[0] & 1
-        if view.qos == 3:
-            raise Malformed("PUBLISH with QoS 3 [MQTT-3.3.1-4]")
-        if rest < 0:
-            raise Malformed("PUBLISH without a topic")
-        view.frame = frame
-        view.frame_bytes = total
-        view.topic = body + 2
-        view.topic_bytes = read_u16(body)
-        rest -= view.topic_bytes
-        view.payload = view.topic + view.topic_bytes
-        if view.qos:
-            rest -= 2
-            view.payload += 2
-        if rest < 0:
-            raise Malformed("PUBLISH ends inside its topic or packet id")
-        view.payload_bytes = rest
-        if rest > self.limits.payload_bytes_max:
-            raise Violation(f"a payload of {rest} bytes, the limit is {self.limits.payload_bytes_max}")
+        cdef int code
+        read_publish(frame, header, total, self.level, &view)
+        if view.payload_bytes > self.limits.payload_bytes_max:
+            raise Violation(f"a payload of {view.payload_bytes} bytes, the limit is {self.limits.payload_bytes_max}",
+                            reason_code=0x95)
+        if self.level == 5 and (view.alias or view.topic_bytes == 0):
+            self.resolve_alias(&view)
         self.messages_in += 1
         self.outlet.tally.received += 1
         if view.qos == 0:
-            if frame[0] & 8:
-                raise Malformed("PUBLISH with QoS 0 and DUP [MQTT-3.3.1-2]")
             return self.outlet.publish_view(self, &view)
-        packet_id = read_u16(view.payload - 2)
-        if packet_id == 0:
-            raise Malformed("PUBLISH with packet id 0 [MQTT-2.3.1-1]")
         if view.qos == 1:
-            self.outlet.publish_view(self, &view)
-            put_ack(self.out, 0x40, packet_id)
-        else:
-            if receipts_add(&self.receipts, packet_id):  # delivered once, at the first receipt [MQTT-4.3.3-2]
-                self.outlet.publish_view(self, &view)
-            put_ack(self.out, 0x50, packet_id)
-        return self.touch()
+            code = self.outlet.publish_view(self, &view)
+            return self.answer(0x40, view.packet_id, code)
+        code = 0
+        if not receipts_has(&self.receipts, view.packet_id):    # delivered once, at the first receipt [MQTT-4.3.3-2]
+            if self.level == 5 and self.receipts.count >= self.limits.receive_max:
+                raise Violation(f"more than {self.limits.receive_max} QoS 2 messages await PUBREL [MQTT5-3.3.4-7]",
+                                reason_code=0x93)
+            receipts_add(&self.receipts, view.packet_id)
+            code = self.outlet.publish_view(self, &view)
+            if code >= 0x80 and self.level == 5:
+                receipts_remove(&self.receipts, view.packet_id)  # refused: the exchange ends with the PUBREC
+        return self.answer(0x50, view.packet_id, code)
+
+    cdef int resolve_alias(self, PublishView* view) except -1:
+        """Learn an alias, or put the topic that it stands for into `view` [MQTT5-3.3.2-8 to -12]."""
+        cdef AliasName* name
+        cdef Py_ssize_t known
+        if view.alias == 0:
+            raise Violation("PUBLISH without a topic and without a topic alias", reason_code=0x82)
+        if view.alias > self.limits.aliases_max:
+            raise Violation(f"topic alias {view.alias}, the limit is {self.limits.aliases_max}", reason_code=0x94)
+        name = alias_get(&self.aliases_in, view.alias)
+        if view.topic_bytes:
+            known = 0 if name == NULL else name.topic_bytes
+            if self.aliases_in.bytes - known + view.topic_bytes > self.limits.alias_bytes_max:
+                raise Violation(f"topic aliases of more than {self.limits.alias_bytes_max} bytes", reason_code=0x97)
+            self.outlet.settle()
+            return alias_set(&self.aliases_in, self.limits.aliases_max, view.alias, view.topic, view.topic_bytes)
+        if name == NULL:
+            raise Violation(f"topic alias {view.alias} stands for no topic", reason_code=0x82)
+        view.topic = name.topic
+        view.topic_bytes = name.topic_bytes
+        return 0
 
     cdef int on_packet(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1:
         cdef int kind = frame[0] >> 4
         cdef int flags = frame[0] & 15
-        cdef int packet_id
+        cdef int packet_id = 0, code = 0
         cdef uint8_t* at
         self.outlet.settle()           # an answer never overtakes what the client published before it
         if self.state == NEW:
             if kind != CONNECT:
                 raise Violation(f"the first packet is {packet_name(kind)}, expected CONNECT [MQTT-3.1.0-1]")
         elif kind == PUBACK or kind == PUBREC or kind == PUBREL or kind == PUBCOMP:
-            if flags != (2 if kind == PUBREL else 0) or total - header != 2:
+            if flags != (2 if kind == PUBREL else 0) or (total - header != 2 and self.level < 5):
                 raise Malformed(f"{packet_name(kind)} with flags 0x{flags:x} and {total - header} bytes")
-            packet_id = read_u16(frame + header)
+            if total - header == 2:
+                packet_id = read_u16(frame + header)
+            else:
+                code = read_ack5(kind, frame + header, total - header, &packet_id)
             if packet_id == 0:
                 raise Malformed(f"{packet_name(kind)} with packet id 0 [MQTT-2.3.1-1]")
-            return self.on_ack(kind, packet_id)
+            return self.on_release(packet_id) if kind == PUBREL else self.on_ack(kind, packet_id, code)
         elif kind == PINGREQ:
             if flags or total != header:
                 raise Malformed(f"PINGREQ with flags 0x{flags:x} and {total - header} bytes")
@@ -274,7 +312,8 @@ cdef class Session(Recipient):
             return self.touch()
         elif kind == CONNECT:
             raise Violation("a second CONNECT [MQTT-3.1.0-2]")
-        elif kind != SUBSCRIBE and kind != UNSUBSCRIBE and kind != DISCONNECT:
+        elif (kind != SUBSCRIBE and kind != UNSUBSCRIBE and kind != DISCONNECT
+              and not (kind == AUTH and self.level == 5)):
             raise Violation(f"{packet_name(kind)} from a client")
         packet = decode_body(kind, flags, frame + header, total - header, self.level)
         if self.owner is not None:
@@ -283,30 +322,39 @@ cdef class Session(Recipient):
 
     # --- acknowledgements ------------------------------------------------------------------------------
 
-    cdef int on_ack(self, int kind, int packet_id) except -1:
-        cdef Flight* flight
-        if kind == PUBREL:
-            receipts_remove(&self.receipts, packet_id)
-            put_ack(self.out, 0x70, packet_id)
-            return self.touch()
-        flight = window_find(&self.window, packet_id)
+    cdef int answer(self, int first_byte, int packet_id, int code) except -1:
+        if self.level == 5:
+            put_ack5(self.out, first_byte, packet_id, code)
+        else:
+            put_ack(self.out, first_byte, packet_id)
+        return self.touch()
+
+    cdef int on_release(self, int packet_id) except -1:
+        cdef bint known = receipts_has(&self.receipts, packet_id)
+        receipts_remove(&self.receipts, packet_id)
+        return self.answer(0x70, packet_id, 0 if known else 0x92)
+
+    cdef int on_ack(self, int kind, int packet_id, int code) except -1:
+        cdef Flight* flight = window_find(&self.window, packet_id)
+        if flight != NULL and window_index(&self.window, packet_id) >= self.window.count - self.unsent:
+            flight = NULL                            # this connection has not sent it yet
         if flight == NULL or flight.state == DONE:
-            if kind == PUBREC:                       # we know nothing of it any more: let the client finish
-                put_ack(self.out, 0x62, packet_id)
-                self.touch()
+            if kind == PUBREC and code < 0x80:       # we know nothing of it any more: let the client finish
+                return self.answer(0x62, packet_id, 0x92)
             return 0
         if kind == PUBACK and flight.state == SENT_ONCE:
             return self.land(flight)
         if kind == PUBCOMP and flight.state == RELEASED:
             return self.land(flight)
         if kind == PUBREC and flight.state != SENT_ONCE:
+            if code >= 0x80:                         # refused by the client: over [MQTT5-4.3.3-4]
+                return self.land(flight)
             flight.state = RELEASED
             if flight.message != NULL:
                 self.stored_bytes -= message_size(flight.message)
                 message_drop(flight.message)
                 flight.message = NULL
-            put_ack(self.out, 0x62, packet_id)
-            return self.touch()
+            return self.answer(0x62, packet_id, 0)
         raise Violation(f"{packet_name(kind)} for packet id {packet_id}, which awaits another one [MQTT-4.3]")
 
     # --- the slow lane's side --------------------------------------------------------------------------
@@ -316,9 +364,27 @@ cdef class Session(Recipient):
         if self.state < OFFLINE:
             self.state = ENDED
 
+    def adopt(self, Recipient old not None):
+        """Take over everything outstanding of a persistent session; `old` is empty afterwards."""
+        self.drop_stored()
+        self.window, self.backlog, self.receipts = old.window, old.backlog, old.receipts
+        self.stored_bytes = old.stored_bytes
+        self.dropped = old.dropped
+        memset(&old.window, 0, sizeof(Window))
+        memset(&old.backlog, 0, sizeof(Backlog))
+        memset(&old.receipts, 0, sizeof(Receipts))
+        old.window.first_id = 1
+        old.stored_bytes = old.unsent = 0
+
+    def replay(self):
+        """Send again what was not acknowledged, in order and with DUP, then what waits [MQTT-4.4.0-1]."""
+        self.unsent = self.window.count
+        self.pump()
+
     def detach(self, bint offline):
         """The connection is gone: keep what is outstanding (`offline`) or give everything back."""
         self.inbox.release()
+        alias_clear(&self.aliases_in)
         self.held = False
         Recipient.detach(self, offline)
 
@@ -341,7 +407,63 @@ cdef class Session(Recipient):
             return False
         return now - self.last_heard >= 1.5 * self.keep_alive_s
 
+    def export(self) -> dict:
+        """What must outlive the process, as plain values; `restore` takes it."""
+        cdef Py_ssize_t i
+        cdef Flight* flight
+        cdef Queued* entry
+        flights = []
+        for i in range(self.window.count):
+            flight = window_at(&self.window, i)
+            flights.append((flight.state, bool(flight.retain), *parts_of(flight.message)))
+        queued = []
+        for i in range(self.backlog.count):
+            entry = backlog_at(&self.backlog, i)
+            queued.append((entry.qos, bool(entry.retain), *parts_of(entry.message)))
+        receipts = [i for i in range(65536) if receipts_has(&self.receipts, i)] if self.receipts.count else []
+        return {"first_id": self.window.first_id, "flights": flights, "queued": queued, "receipts": receipts}
+
+    def restore(self, state):
+        """Become an offline session with what `export` gave. ValueError if it does not fit together."""
+        cdef Flight* flight
+        cdef PublishView view
+        cdef bytes topic, payload, properties
+        self.drop_stored()
+        self.state = OFFLINE
+        self.clean = False
+        if not 1 <= state["first_id"] <= 65535 or len(state["flights"]) > 32768:
+            raise ValueError("the window of a stored session is not valid")
+        self.window.first_id = state["first_id"]
+        for kind, retain, topic, payload, properties, expires in state["flights"]:
+            if not DONE <= kind <= RELEASED:
+                raise ValueError(f"a stored message has state {kind}, expected 0 to 3")
+            flight = window_push(&self.window)
+            flight.state = kind
+            flight.retain = retain
+            if kind == SENT_ONCE or kind == SENT_TWICE:
+                view_values(&view, topic, payload, properties, remaining_s(expires, self.outlet.now))
+                flight.message = message_new(&view, NULL, 0, self.outlet.now)
+                self.stored_bytes += message_size(flight.message)
+        for qos, retain, topic, payload, properties, expires in state["queued"]:
+            if not 1 <= qos <= 2:
+                raise ValueError(f"a stored message has QoS {qos}, expected 1 or 2")
+            self.offer(topic, payload, qos, retain, properties, expires)
+        for packet_id in state["receipts"]:
+            if not 1 <= packet_id <= 65535:
+                raise ValueError(f"a stored packet id is {packet_id}, expected 1 to 65535")
+            receipts_add(&self.receipts, packet_id)
+
     @property
     def is_held(self) -> bool:
         """Whether its input waits."""
         return self.held
+
+
+cdef tuple parts_of(Message* message):
+    """(topic, payload, properties, expires) of a stored message; empty for one that need not be sent again."""
+    if message == NULL:
+        return b"", b"", b"", 0
+    return (PyBytes_FromStringAndSize(<const char*> message_topic(message), message.topic_bytes),
+            PyBytes_FromStringAndSize(<const char*> message_payload(message), message.payload_bytes),
+            PyBytes_FromStringAndSize(<const char*> message_properties(message), message.properties_bytes),
+            message.expires)

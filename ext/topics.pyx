@@ -175,7 +175,7 @@ cdef class _Node:
 cdef class TopicTree:
     """Filters with (key, value) pairs on them; finds the pairs of every filter that matches a topic.
 
-    The same key may stand on several filters: a look-up gives it once, with the largest value.
+    The same key may stand on several filters: `collect` gives it as often, `match` once with the largest value.
     """
 
     def __cinit__(self, bint hash_takes_parent=True):
@@ -255,12 +255,17 @@ cdef class TopicTree:
 
     def match(self, bytes topic not None) -> dict:
         """key -> largest value over all filters that match the valid `topic`."""
+        pairs = []
         found = {}
-        self.collect(<const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic), found)
+        self.collect(<const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic), pairs)
+        for key, value in pairs:
+            known = found.get(key)
+            if known is None or known < value:
+                found[key] = value
         return found
 
-    cdef int collect(self, const uint8_t* topic, Py_ssize_t count, dict found) except -1:
-        """Add what matches `topic` to `found`."""
+    cdef int collect(self, const uint8_t* topic, Py_ssize_t count, list found) except -1:
+        """Append the (key, value) pairs of every filter that matches `topic` to `found`."""
         return descend(<_Node> self.root, topic, count, 0, self.hash_takes_parent, found)
 
     def __len__(self):
@@ -268,7 +273,7 @@ cdef class TopicTree:
 
 
 cdef int descend(
-    _Node node, const uint8_t* topic, Py_ssize_t count, Py_ssize_t at, bint hash_takes_parent, dict found
+    _Node node, const uint8_t* topic, Py_ssize_t count, Py_ssize_t at, bint hash_takes_parent, list found
 ) except -1:
     # `at` is where this node's next level begins; count + 1 once the last level is used up.
     # As deep as the deepest stored filter, whatever the topic's depth.
@@ -277,12 +282,12 @@ cdef int descend(
     cdef _Node child
     if at > count:
         if node.here is not None:
-            take_larger(found, node.here)
+            found.extend(node.here.items())
         if node.rest is not None and hash_takes_parent:
-            take_larger(found, node.rest)
+            found.extend(node.rest.items())
         return 0
     if node.rest is not None and wild:
-        take_larger(found, node.rest)
+        found.extend(node.rest.items())
     if node.children is None and node.plus is None:
         return 0
     while end < count and topic[end] != c"/":
@@ -293,12 +298,4 @@ cdef int descend(
             descend(child, topic, count, end + 1, hash_takes_parent, found)
     if node.plus is not None and wild:
         descend(node.plus, topic, count, end + 1, hash_takes_parent, found)
-    return 0
-
-
-cdef int take_larger(dict found, dict entries) except -1:
-    for key, value in entries.items():
-        known = found.get(key)
-        if known is None or known < value:
-            found[key] = value
     return 0

@@ -9,7 +9,7 @@ acknowledged out of turn stays as DONE until the ones before it are.
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from ggfast._ext.buffers cimport message_drop
+from ggfast._ext.publication cimport message_drop
 
 cdef enum:
     SLOTS_FIRST = 8

@@ -1,46 +1,13 @@
-"""Byte windows, shared messages and the bounded message FIFO, for the other extensions.
+"""Byte windows and the bounded message FIFO, for the other extensions.
 
 Who owns which bytes:
 - InBuffer and OutBuffer own one malloc'd block each; a pointer into it dies at the next call that may grow,
   consume, take or clear. Nobody keeps such a pointer across a call into Python.
-- A Message is one malloc'd block shared by reference count (`message_take`, `message_drop`): whoever stores
-  the pointer holds one reference. Its bytes never change after `message_new`.
 - Ring owns one reference to each Python object in it.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
-
-
-cdef struct Message:
-    Py_ssize_t refs
-    uint32_t topic_bytes      # without the length prefix
-    uint32_t payload_bytes
-    # the topic, then the payload, follow in the same block
-
-
-cdef inline uint8_t* message_topic(Message* message) noexcept nogil:
-    return (<uint8_t*> message) + sizeof(Message)
-
-
-cdef inline uint8_t* message_payload(Message* message) noexcept nogil:
-    return (<uint8_t*> message) + sizeof(Message) + message.topic_bytes
-
-
-cdef inline Py_ssize_t message_size(Message* message) noexcept nogil:
-    """What a stored message costs, block header included."""
-    return <Py_ssize_t> sizeof(Message) + message.topic_bytes + message.payload_bytes
-
-
-cdef Message* message_new(
-    const uint8_t* topic, Py_ssize_t topic_bytes, const uint8_t* payload, Py_ssize_t payload_bytes
-) except NULL
-cdef void message_drop(Message* message) noexcept
-
-
-cdef inline Message* message_take(Message* message) noexcept:
-    message.refs += 1
-    return message
 
 
 cdef class InBuffer:

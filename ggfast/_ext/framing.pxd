@@ -44,7 +44,9 @@ cdef struct PublishView:          # one PUBLISH inside the read buffer; borrowed
     int level                     # 4 or 5: the form of `frame`
     const uint8_t* properties     # MQTT 5: the section without its length
     Py_ssize_t properties_bytes   # 0: none, and at level 4
+    Py_ssize_t forward_bytes      # of them what is passed on
     int64_t expiry_s              # message expiry interval, -1: none
+    int packet_id                 # 0 at QoS 0
     int alias                     # topic alias, 0: none
     bint verbatim                 # `frame` may be passed on as it lies: no topic alias in it
 

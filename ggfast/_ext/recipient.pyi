@@ -1,15 +1,16 @@
 """Face of ext/recipient.pyx."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, final
+from collections.abc import Callable
+from typing import Protocol
 
-from ggfast._ext.framing import Bare, Connect, Subscribe, Unsubscribe
+from ggfast._ext.bounds import SessionLimits
+from ggfast._ext.framing import Auth, Bare, Connect, Disconnect, Subscribe, Unsubscribe
 from ggfast._ext.wire import Wire
 
 class SessionOwner(Protocol):
     """The slow lane: what a session asks of the connection around it."""
 
-    def packet(self, packet: Connect | Subscribe | Unsubscribe | Bare) -> None:
+    def packet(self, packet: Connect | Subscribe | Unsubscribe | Bare | Disconnect | Auth) -> None:
         """A packet that is not the lane's; may raise PeerError, which ends in `failed`."""
 
     def failed(self, error: Exception) -> None:
@@ -27,28 +28,8 @@ class SessionOwner(Protocol):
     def relieved(self) -> None:
         """The client takes messages again."""
 
-@final
-class SessionLimits:
-    packet_bytes_max: int
-    payload_bytes_max: int
-    inflight_max: int
-    queue_bytes_max: int
-    queue_entries_max: int
-    output_bytes_max: int
-    stall_ticks_max: int
-    def __init__(
-        self,
-        *,
-        packet_bytes_max: int,
-        payload_bytes_max: int,
-        inflight_max: int,
-        queue_bytes_max: int,
-        queue_entries_max: int,
-        output_bytes_max: int,
-        stall_ticks_max: int,
-    ) -> None: ...
-
-class Outlet: ...
+class Outlet:
+    now: int
 
 class Recipient:
     client_id: str
@@ -68,18 +49,37 @@ class Recipient:
         owner: SessionOwner | None,
         write: Wire | Callable[[bytes], object] | None = None,
     ) -> None: ...
-    def start(self, client_id: str, source: str, level: int, clean: bool, keep_alive_s: int, now: float) -> None: ...
+    problem_info: bool
+    def start(
+        self,
+        client_id: str,
+        source: str,
+        level: int,
+        clean: bool,
+        keep_alive_s: int,
+        now: float,
+        *,
+        receive_maximum: int = 65535,
+        packet_bytes_max: int = 0,
+        topic_alias_max: int = 0,
+        problem_info: bool = True,
+    ) -> None: ...
     def attach(self, way: Wire | Callable[[bytes], object] | None) -> None: ...
     def send(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
-    def offer(self, topic: bytes, payload: bytes, qos: int, retain: bool) -> bool: ...
-    def adopt(self, old: Recipient) -> None: ...
-    def replay(self) -> None: ...
+    def offer(
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        properties: bytes = b"",
+        expires: int = 0,
+        ids: bytes = b"",
+    ) -> bool: ...
     def detach(self, offline: bool) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
-    def export(self) -> dict[str, Any]: ...
-    def restore(self, state: Mapping[str, Any]) -> None: ...
     @property
     def state_name(self) -> str: ...
     @property

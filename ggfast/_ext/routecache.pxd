@@ -7,7 +7,12 @@ from ggfast._ext.topics cimport TopicTree
 
 cdef struct Hop:
     void* session            # Recipient, borrowed from Route.sessions
-    int qos                  # granted
+    const uint8_t* ids       # subscription identifiers as properties, borrowed from Route.sessions
+    Py_ssize_t ids_bytes     # 0: none
+    uint8_t qos              # granted, the highest of all filters that match
+    uint8_t form             # the level whose frames may be passed on as they lie; 0: never
+    uint8_t no_local         # not to the client that sent it
+    uint8_t as_published     # the retain flag stays
 
 
 cdef struct Slot:
@@ -26,11 +31,25 @@ cdef class Route:
     cdef bytes topic
     cdef uint64_t generation
     cdef bint permitted      # some rule (or the open mode) lets this source speak on this topic
-    cdef tuple sessions
+    cdef list sessions       # what the hops borrow from
     cdef Hop* hops           # owned
     cdef Py_ssize_t hop_count
     cdef list others         # Targets, or None
+    cdef list shares         # ShareRoutes, or None
     cdef Py_ssize_t cost     # bytes
+
+
+cdef class Share:            # one shared subscription: $share/<name>/<filter>
+    cdef bytes pattern       # all of that
+    cdef dict members        # Recipient -> options | identifier << 8
+    cdef Py_ssize_t turn     # whose it is: counts up
+
+
+cdef class ShareRoute:       # the members of a share that one route may choose from
+    cdef Share share
+    cdef list sessions       # what the hops borrow from
+    cdef Hop* hops           # owned
+    cdef Py_ssize_t hop_count
 
 
 cdef class RouteCache:

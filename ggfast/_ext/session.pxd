@@ -6,12 +6,15 @@ what a session owns stands in recipient.pxd.
 
 from libc.stdint cimport uint8_t
 
+from ggfast._ext.aliases cimport AliasTable
 from ggfast._ext.buffers cimport InBuffer
+from ggfast._ext.framing cimport PublishView
 from ggfast._ext.recipient cimport Recipient
 
 
 cdef class Session(Recipient):
     cdef InBuffer inbox
+    cdef AliasTable aliases_in
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
 
@@ -20,6 +23,9 @@ cdef class Session(Recipient):
     cdef int top_up(self, const uint8_t** at, Py_ssize_t* left) except -1
     cdef int on_packet(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1
     cdef int on_publish(self, const uint8_t* frame, Py_ssize_t header, Py_ssize_t total) except -1
-    cdef int on_ack(self, int kind, int packet_id) except -1
+    cdef int resolve_alias(self, PublishView* view) except -1
+    cdef int on_ack(self, int kind, int packet_id, int code) except -1
+    cdef int on_release(self, int packet_id) except -1
+    cdef int answer(self, int first_byte, int packet_id, int code) except -1
     cdef int finish(self, object error) except -1
     cdef int hold(self, Recipient target) except -1

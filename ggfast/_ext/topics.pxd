@@ -16,4 +16,4 @@ cdef class TopicTree:
     cdef object root                   # _Node
     cdef readonly bint hash_takes_parent
     cdef readonly Py_ssize_t count     # (filter, key) pairs stored
-    cdef int collect(self, const uint8_t* topic, Py_ssize_t count, dict found) except -1
+    cdef int collect(self, const uint8_t* topic, Py_ssize_t count, list found) except -1

@@ -6,7 +6,7 @@ functions give it back.
 
 from libc.stdint cimport uint8_t
 
-from ggfast._ext.buffers cimport Message
+from ggfast._ext.publication cimport Message
 
 
 cdef enum:
@@ -56,9 +56,14 @@ cdef inline int window_id(Window* window, Py_ssize_t index) noexcept nogil:
     return <int> ((window.first_id - 1 + index) % PACKET_IDS) + 1
 
 
+cdef inline int window_index(Window* window, int packet_id) noexcept nogil:
+    """Where the entry of `packet_id` would be; by subtraction, because ids are consecutive."""
+    return (packet_id - window.first_id + PACKET_IDS) % PACKET_IDS
+
+
 cdef inline Flight* window_find(Window* window, int packet_id) noexcept nogil:
-    """The entry of `packet_id`, or NULL; by subtraction, because ids are consecutive."""
-    cdef int offset = (packet_id - window.first_id + PACKET_IDS) % PACKET_IDS
+    """The entry of `packet_id`, or NULL."""
+    cdef int offset = window_index(window, packet_id)
     return NULL if offset >= window.count else window_at(window, offset)
 
 

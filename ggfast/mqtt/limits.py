@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ggfast import limits
-from ggfast._ext.recipient import SessionLimits
+from ggfast._ext.bounds import SessionLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Face of ext/aliases.pyx: C only."""

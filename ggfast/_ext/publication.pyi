@@ -1,0 +1,3 @@
+"""Face of ext/publication.pyx."""
+
+def live_message_counts() -> tuple[int, int]: ...

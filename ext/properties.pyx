@@ -5,6 +5,8 @@ not one of this packet's (2.2.2.2), are Malformed 0x81; a property given twice o
 Violation, 0x82 unless a more exact code exists. What the lane calls makes no Python object unless it raises.
 """
 
+from collections.abc import Mapping
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -13,6 +15,9 @@ from libc.string cimport memcpy
 from ggfast._ext.topics cimport utf8_ok
 
 from ggfast.errors import Malformed, Violation
+
+Value = int | str | bytes | tuple
+Properties = Mapping
 
 cdef enum:
     IDS = 43                 # identifiers run from 1 to 42
@@ -44,7 +49,7 @@ cdef struct Property:
     uint32_t highest
 
 
-cdef struct Value:           # one property as it lies in the packet; borrowed
+cdef struct Found:           # one property as it lies in the packet; borrowed
     int id
     uint32_t number
     const uint8_t* first     # text, binary, or a pair's name
@@ -179,7 +184,7 @@ cdef int check_response_topic(const uint8_t* topic, Py_ssize_t count) except -1:
     return 0
 
 
-cdef int next_property(int kind, const uint8_t** at, Py_ssize_t* left, uint64_t* seen, Value* value) except -1:
+cdef int next_property(int kind, const uint8_t** at, Py_ssize_t* left, uint64_t* seen, Found* value) except -1:
     """Take one property off the front and check all of it; `left` is above 0, `seen` begins as 0."""
     cdef int identifier = at[0][0]
     cdef uint64_t bit
@@ -210,7 +215,7 @@ cdef int next_property(int kind, const uint8_t** at, Py_ssize_t* left, uint64_t*
 
 cdef int scan_properties(int kind, const uint8_t* at, Py_ssize_t count) except -1:
     cdef uint64_t seen = 0
-    cdef Value value
+    cdef Found value
     while count:
         next_property(kind, &at, &count, &seen, &value)
     return 0
@@ -218,7 +223,7 @@ cdef int scan_properties(int kind, const uint8_t* at, Py_ssize_t count) except -
 
 cdef int scan_publish(const uint8_t* at, Py_ssize_t count, PublishProperties* found) except -1:
     cdef uint64_t seen = 0
-    cdef Value value
+    cdef Found value
     cdef const uint8_t* begin
     found.alias = 0
     found.expiry_s = -1
@@ -269,7 +274,7 @@ cdef Py_ssize_t copy_forwarded(const uint8_t* at, Py_ssize_t count, uint8_t* to)
     return to + (at - run) - begin
 
 
-cdef object value_of(Value* value):
+cdef object value_of(Found* value):
     cdef Form form = TABLE[value.id].form
     if form <= FOUR_BYTES:
         return value.number
@@ -284,7 +289,7 @@ cdef object value_of(Value* value):
 cdef dict decode_section(int kind, const uint8_t* at, Py_ssize_t count):
     """Name to value in the packet's order; what may come several times is a tuple."""
     cdef uint64_t seen = 0
-    cdef Value value
+    cdef Found value
     values = {}
     while count:
         next_property(kind, &at, &count, &seen, &value)
@@ -394,6 +399,21 @@ def decode_properties(str packet_name not None, bytes data not None) -> dict:
     return decode_section(
         kind_of(packet_name), <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
     )
+
+
+def scan_forwarded(bytes data not None) -> tuple:
+    """(topic alias, expiry in seconds, what is passed on) of the section of a client's PUBLISH; 0 and -1: none.
+
+    As the lane does it, with the same refusals.
+    """
+    cdef PublishProperties found
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef bytes forwarded
+    scan_publish(at, PyBytes_GET_SIZE(data), &found)
+    forwarded = PyBytes_FromStringAndSize(NULL, found.forward_bytes)
+    if copy_forwarded(at, PyBytes_GET_SIZE(data), <uint8_t*> PyBytes_AS_STRING(forwarded)) != found.forward_bytes:
+        raise AssertionError("what is passed on is not as long as the scan said")
+    return found.alias, found.expiry_s, forwarded
 
 
 def encode_properties(str packet_name not None, values) -> bytes:

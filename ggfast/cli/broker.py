@@ -14,6 +14,7 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -60,6 +61,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, default, text in whole:
         parser.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+    bounded = (
+        ("--receive-max", 1, 65_535, limits.BROKER_RECEIVE_MAX, "QoS 2 messages a client may have under way"),
+        ("--topic-aliases", 0, 65_535, limits.BROKER_ALIASES_MAX, "topics a client may abbreviate"),
+        (
+            "--session-expiry-max",
+            0,
+            limits.BROKER_SESSION_EXPIRY_S_MAX,
+            limits.BROKER_SESSION_EXPIRY_S_MAX,
+            "seconds an MQTT 5.0 session is kept at most; 4294967295: as long as the client asks, for ever included",
+        ),
+        (
+            "--keep-alive-max",
+            0,
+            65_535,
+            limits.BROKER_KEEP_ALIVE_S_MAX,
+            "longest keep-alive of an MQTT 5.0 client in seconds; 0: the client's own",
+        ),
+    )
+    for name, least, most, default, text in bounded:
+        parser.add_argument(
+            name, type=_whole(least, most), default=default, metavar="N", help=f"{text} (default: %(default)s)"
+        )
     parser.add_argument(
         "--connect-timeout",
         type=float,
@@ -90,6 +113,16 @@ def _positive(text: str) -> int:
     return number
 
 
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        found = int(text)
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"found {text}, expected {least} to {most}")
+        return found
+
+    return number
+
+
 def _broker_limits(args: argparse.Namespace) -> BrokerLimits:
     return BrokerLimits(
         packet_bytes_max=args.max_packet_bytes,
@@ -102,6 +135,10 @@ def _broker_limits(args: argparse.Namespace) -> BrokerLimits:
         queue_entries_max=args.max_queue_messages,
         output_bytes_max=args.max_output_bytes,
         retained_bytes_max=args.max_retained_bytes,
+        receive_max=args.receive_max,
+        aliases_max=args.topic_aliases,
+        session_expiry_max_s=args.session_expiry_max,
+        keep_alive_max_s=args.keep_alive_max,
     )
 
 

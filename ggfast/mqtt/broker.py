@@ -3,7 +3,7 @@
     listener -> Connection -> Session -> Router -> Sessions, functions, sinks
                     |  claim / entered / left
                     v
-                 Broker    (one client per client id; one sweep for keep-alives, stalls and counters)
+                 Broker    (one client per client id; one sweep for keep-alives, stalls, expiries and counters)
 
 Everything runs on one loop. Nothing here is called for an ordinary PUBLISH.
 """
@@ -17,14 +17,20 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ggfast._ext.framing import LEVEL_5
 from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
 from ggfast.clock import Clock
 from ggfast.counters import Counters
+from ggfast.errors import Violation
 from ggfast.mqtt.connection import Connection
-from ggfast.mqtt.hooks import Hooks
+from ggfast.mqtt.hooks import Client, Hooks
 from ggfast.mqtt.limits import BrokerLimits
+from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import Retained
+from ggfast.mqtt.sessions import NEVER, AbsentSessions
+from ggfast.mqtt.status import SystemTopics
+from ggfast.mqtt.wills import StoredWill
 
 logger = logging.getLogger("ggfast.broker")
 
@@ -40,6 +46,7 @@ class ClientStatus:
     source: str
     peer: str  # "" while the client is away
     state: str
+    level: int  # 3, 4 or 5
     clean: bool
     keep_alive_s: int
     subscriptions: int
@@ -89,11 +96,15 @@ class Broker:
         self.counters = counters
         self.session_limits = limits.for_sessions()
         self.retained = Retained(limits.retained_bytes_max, counters)
+        self.absent = AbsentSessions(router, limits.sessions_offline_max, counters, self.publish_will)
+        self.system = SystemTopics(self)
+        self.started_at = clock.monotonic()
+        self.clients_most = 0
         self.listeners: set[Listener] = set()
         self._connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
-        self._away: dict[str, Session] = {}
         self._closed = False
+        self._set_time(self.started_at)
         router.retain = self._retain
         self._timer = loop.call_later(limits.tick_s, self._tick)
 
@@ -120,7 +131,11 @@ class Broker:
         return listener
 
     def close(self) -> None:
-        """Stop listening, close every connection without its will, stop the sweep."""
+        """Stop listening, tell every client and close its connection, stop the sweep.
+
+        Wills do not go out: whoever would get them is told goodbye too. Those of MQTT 5.0 sessions that outlive
+        their connection wait with their session, for the next start [MQTT5-3.1.2.5].
+        """
         if self._closed:
             return
         self._closed = True
@@ -128,9 +143,8 @@ class Broker:
         for listener in list(self.listeners):
             listener.close()
         for connection in list(self._connections):
-            connection.will = None
-            connection.drop("the broker stops")
-        self._count()
+            connection.drop("the broker stops", Reason.SERVER_SHUTTING_DOWN)
+        self.count()
 
     def disconnect(self, name: str) -> bool:
         """Close the connections of a client id or source name; False if there is none."""
@@ -140,14 +154,14 @@ class Broker:
             if connection.client is not None and name in (connection.client.client_id, connection.client.source)
         ]
         for connection in found:
-            connection.drop("disconnected by the core")
+            connection.drop("disconnected by the core", Reason.ADMINISTRATIVE_ACTION)
         return bool(found)
 
     def forget(self, name: str) -> bool:
         """Discard what is kept for an absent client (client id or source name), queue and subscriptions."""
-        found = [key for key, session in self._away.items() if name in (key, session.source)]
+        found = [key for key, entry in self.absent.items() if name in (key, entry.session.source)]
         for key in found:
-            self._discard(self._away.pop(key))
+            self.absent.end(key)
         return bool(found)
 
     # --- called by connections -------------------------------------------------------------------------
@@ -160,75 +174,106 @@ class Broker:
         self._connections.add(connection)
         return True
 
-    def claim(self, connection: Connection) -> Session | None:
-        """Make the client id this connection's: the older connection is dropped [MQTT-3.1.4-2], and what is
-        kept of a persistent session is handed out, or discarded for a clean start [MQTT-3.1.2-6]."""
-        client = connection.client
-        assert client is not None
+    def claim(self, connection: Connection, client: Client, clean_start: bool) -> Session | None:
+        """Make the client id this connection's: the older connection is dropped [MQTT-3.1.4-2, MQTT5-3.1.4-3],
+        and what is kept of a session is handed out, or ended for a clean start [MQTT-3.1.2-6, MQTT5-3.1.2-4]."""
         older = self._clients.get(client.client_id)
         if older is not None:
             self.counters.add("broker.closed.taken_over")
-            older.drop("taken over by a newer connection")
+            older.drop("taken over by a newer connection", Reason.SESSION_TAKEN_OVER)
+        if connection.is_closing:
+            return None
+        connection.client = client
         self._clients[client.client_id] = connection
-        stored = self._away.pop(client.client_id, None)
-        if stored is not None and (client.clean or stored.source != client.source):
-            self._discard(stored)
+        stored = self.absent.take(client.client_id)
+        if stored is not None and (clean_start or stored.session.source != client.source):
+            self.absent.finish(stored)
             stored = None
-        return stored
+        return None if stored is None else stored.session
 
     def entered(self, connection: Connection) -> None:
         """The client is in."""
         assert connection.client is not None
         self.counters.add("broker.clients.connected")
+        self.clients_most = max(self.clients_most, len(self._clients))
+        for pattern in list(connection.session.subscriptions):
+            self.system.notice(connection.session, pattern)
         self.hooks.connected(connection.client)
 
     def left(self, connection: Connection, reason: str) -> None:
-        """The connection ends; its session goes away or waits for the client to come back."""
+        """The connection ends: its session ends too or waits for the client to come back, and its will goes out
+        or waits with the session."""
         self._connections.discard(connection)
-        client, session = connection.client, connection.session
+        client, session, will = connection.client, connection.session, connection.will
+        connection.client = connection.will = None
         if client is not None and self._clients.get(client.client_id) is connection:
             del self._clients[client.client_id]
         if client is None or not session.source:
             session.detach(False)
             return
-        if session.clean:
-            self._discard(session)
-        else:
+        if self._closed and (session.level < LEVEL_5 or not connection.expiry_s):
+            will = None
+        if connection.expiry_s:
+            waits = will is not None and (will.delay_s > 0 or self._closed)
             session.detach(True)
-            self._keep_away(client.client_id, session)
-        connection.client = None
+            self.absent.keep(
+                client.client_id,
+                session,
+                self.clock.monotonic(),
+                connection.expiry_s,
+                will if waits else None,
+                will.delay_s if will is not None else 0,
+            )
+            will = None if waits else will
+        else:
+            self.absent.discard(session)
         try:
             self.hooks.disconnected(client, reason)
         except Exception:
             logger.exception("a hook failed when a client left client=%s", client.client_id)
+        if will is not None:
+            self.publish_will(will)
+
+    def publish_will(self, will: StoredWill) -> None:
+        """Send a will to whom it reaches. Never raises: it is nobody's fault any more."""
+        try:
+            self.router.publish(
+                will.source, will.topic, will.payload, will.qos, will.retain, will.properties, will.expiry_s
+            )
+        except Exception:
+            self.counters.add("broker.dropped.will")
+            logger.exception("a will could not be published source=%s", will.source)
 
     # --- sessions whose client is away -----------------------------------------------------------------
 
     def restore_session(
-        self, client_id: str, source: str, session: Session, filters: Iterable[tuple[bytes, int]]
+        self,
+        client_id: str,
+        source: str,
+        session: Session,
+        filters: Iterable[tuple[bytes, int]],
+        *,
+        level: int = 4,
+        expiry_s: float = NEVER,
+        will: StoredWill | None = None,
+        will_in_s: float = 0.0,
     ) -> None:
-        """Take in a stored session at start: it gets messages until its client comes back."""
-        session.start(client_id, source, 4, False, 0, self.clock.monotonic())
+        """Take in a stored session at start: it gets messages until its client comes back or it expires."""
+        now = self.clock.monotonic()
+        session.start(client_id, source, level, False, 0, now)
         session.detach(True)
         self.router.join(session)
-        for pattern, qos in filters:
-            self.router.subscribe(session, pattern, qos)
-        self._keep_away(client_id, session)
+        for pattern, options in filters:
+            try:
+                self.router.subscribe(session, pattern, options)
+            except Violation as error:  # the bounds are narrower than when it was stored
+                self.counters.add("broker.refused.subscriptions")
+                logger.warning("a stored subscription is not taken over client=%s: %s", client_id, error)
+        self.absent.keep(client_id, session, now, expiry_s, will, will_in_s)
 
     def sessions_away(self) -> dict[str, Session]:
-        """The persistent sessions that have no connection, by client id."""
-        return dict(self._away)
-
-    def _keep_away(self, client_id: str, session: Session) -> None:
-        self._away[client_id] = session
-        if len(self._away) > self.limits.sessions_offline_max:
-            oldest = next(iter(self._away))
-            self.counters.add("broker.dropped.oldest_session")
-            self._discard(self._away.pop(oldest))
-
-    def _discard(self, session: Session) -> None:
-        self.router.leave(session)
-        session.detach(False)
+        """The sessions that have no connection, by client id."""
+        return {client_id: entry.session for client_id, entry in self.absent.items()}
 
     # --- looking in ------------------------------------------------------------------------------------
 
@@ -237,31 +282,52 @@ class Broker:
         """Connections, clients not yet in included."""
         return len(self._connections)
 
+    @property
+    def client_count(self) -> int:
+        """Clients that are in."""
+        return len(self._clients)
+
+    def sessions(self) -> list[Session]:
+        """Every session, those of connected clients first."""
+        here = [connection.session for connection in self._clients.values()]
+        return here + [entry.session for _, entry in self.absent.items()]
+
     def clients(self) -> list[ClientStatus]:
         """Every session, connected ones first."""
         here = [_status(connection.session, connection.peer) for connection in self._clients.values()]
-        return here + [_status(session, "") for session in self._away.values()]
+        return here + [_status(entry.session, "") for _, entry in self.absent.items()]
 
     # --- the sweep -------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         now = self.clock.monotonic()
         self._timer = self.loop.call_later(self.limits.tick_s, self._tick)
+        self._set_time(now)
         for connection in list(self._connections):
             if connection.session.tick(now):
                 self.counters.add("broker.closed.keep_alive")
-                connection.drop("nothing was heard for one and a half times the keep-alive")
+                connection.drop("nothing was heard for one and a half times the keep-alive", Reason.KEEP_ALIVE_TIMEOUT)
             elif connection.client is None and now - connection.made_at > self.limits.connect_timeout_s:
                 self.counters.add("broker.closed.no_connect")
                 connection.drop("no CONNECT came in time")
-        self._count()
+        self.absent.sweep(now)
+        expired = self.retained.sweep(self.router.now)
+        if expired:
+            self.counters.add("broker.retained.expired", expired)
+        self.system.tick(now)
+        self.count()
 
-    def _count(self) -> None:
+    def _retain(self, source: str, topic: bytes, payload: bytes, qos: int, properties: bytes, expires: int) -> None:
+        self.retained.put(source, topic, payload, qos, properties, expires)
+
+    def _set_time(self, now: float) -> None:
+        """Lane time: whole seconds since the start, beginning with 1."""
+        self.router.set_time(1 + int(now - self.started_at))
+
+    def count(self) -> None:
+        """Take over what the lane has counted."""
         for name, amount in self.router.take_counts().items():
             self.counters.add(name, amount)
-
-    def _retain(self, source: str, topic: bytes, payload: bytes, qos: int) -> None:
-        self.retained.put(source, topic, payload, qos)
 
 
 def _status(session: Session, peer: str) -> ClientStatus:
@@ -270,6 +336,7 @@ def _status(session: Session, peer: str) -> ClientStatus:
         source=session.source,
         peer=peer,
         state=session.state_name,
+        level=session.level,
         clean=session.clean,
         keep_alive_s=session.keep_alive_s,
         subscriptions=len(session.subscriptions),

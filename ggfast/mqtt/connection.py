@@ -1,105 +1,110 @@
 """One client's connection: the transport on one side, the session on the other, and the rare packets.
 
 The loop calls `data_received`, which is the session's own C method: no Python runs for PUBLISH and
-acknowledgements. What needs policy (CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT, errors) comes back here through
-the session's `owner` calls (see SessionOwner in ggfast/_ext/session.pyi).
+acknowledgements. What needs policy comes back here through the session's `owner` calls (see SessionOwner in
+ggfast/_ext/recipient.pyi): CONNECT goes to handshake.py, SUBSCRIBE and UNSUBSCRIBE to subscribing.py; how a
+connection ends is decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from ggfast._ext.framing import (
-    ACCEPTED,
-    IDENTIFIER_REJECTED,
-    LEVEL_31,
-    LEVEL_311,
-    NOT_AUTHORIZED,
-    SERVER_UNAVAILABLE,
-    SUBACK_FAILURE,
-    UNACCEPTABLE_LEVEL,
-    Ack,
+    LEVEL_5,
+    Auth,
     Bare,
     Connack,
     Connect,
-    Suback,
+    Disconnect,
+    Packet,
     Subscribe,
     Unsubscribe,
-    Will,
     encode,
 )
 from ggfast._ext.session import Session
-from ggfast._ext.topics import check_topic
 from ggfast.errors import PeerError, Violation
-from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
-from ggfast.mqtt.retained import RetainedMessage
+from ggfast.mqtt import handshake, subscribing
+from ggfast.mqtt.hooks import NOT_AUTHORIZED, Client, Refused
+from ggfast.mqtt.reasons import Reason, connack_code, disconnect_code, reason_of
+from ggfast.mqtt.wills import StoredWill
 
 if TYPE_CHECKING:
     from ggfast.mqtt.broker import Broker
 
 logger = logging.getLogger("ggfast.broker")
 
-RETAINED_AT_ONCE = 256  # retained messages handed out in one turn of the loop
 CLOSE_GRACE_S = 5.0  # a peer that does not take its last bytes by then is cut off
+REASON_CHARACTERS_MAX = 1_024  # of a reason string; it is for people
+OUR_FAULT = "The server could not handle the packet."
 
 
 class Connection(asyncio.Protocol):
     """From accept to close. `client` is set while the client is in."""
 
     __slots__ = (
-        "_broker",
         "_closing",
+        "_left",
         "_resume_due",
-        "_retained",
         "_transport",
+        "broker",
         "certificate",
         "client",
         "data_received",
+        "expiry_s",
+        "hand_out",
+        "level",
         "made_at",
+        "packet_bytes_max",
         "peer",
         "session",
+        "wants_reasons",
         "will",
     )
 
     def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+        self.broker = broker
         self._transport: asyncio.Transport | None = None
         self._closing = False
+        self._left = False
         self._resume_due = False
-        self._retained: deque[tuple[Iterator[RetainedMessage], int]] | None = None
         self.session = Session(broker.router, broker.session_limits, self)
         # uvloop looks this up once per connection: from then on a read goes straight into C.
         self.data_received = self.session.data_received  # type: ignore[method-assign]
         self.client: Client | None = None
-        self.will: Will | None = None
         self.certificate: bytes | None = None
         self.peer = ""
         self.made_at = 0.0
+        # What the CONNECT says; handshake.py fills it in.
+        self.level = 0  # 0: no CONNECT yet
+        self.wants_reasons = True
+        self.packet_bytes_max = 0  # the client's Maximum Packet Size; 0: none
+        self.expiry_s = 0  # how long the session outlives the connection
+        self.will: StoredWill | None = None
+        self.hand_out: subscribing.HandOut | None = None
 
     # --- called by the transport -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done."""
         self._transport = cast(asyncio.Transport, transport)
-        self.made_at = self._broker.clock.monotonic()
+        self.made_at = self.broker.clock.monotonic()
         self.peer = _address(transport.get_extra_info("peername"))
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.certificate = tls.getpeercert(binary_form=True)
-        self._transport.set_write_buffer_limits(high=self._broker.limits.write_high_bytes)
+        self._transport.set_write_buffer_limits(high=self.broker.limits.write_high_bytes)
         self.session.attach(self._transport.write)
-        if not self._broker.opened(self):
-            self._closing = True
+        if not self.broker.opened(self):
+            self._closing = self._left = True
             self.session.detach(False)
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whosever doing."""
+        self._closing = True
         self._leave("connection lost" if exc is None else f"connection lost: {exc}")
         self._transport = None
 
@@ -113,29 +118,35 @@ class Connection(asyncio.Protocol):
 
     # --- called by the session -------------------------------------------------------------------------
 
-    def packet(self, packet: Connect | Subscribe | Unsubscribe | Bare) -> None:
+    def packet(self, packet: Connect | Subscribe | Unsubscribe | Bare | Disconnect | Auth) -> None:
         """A packet that needs policy; a PeerError ends in `failed`."""
         if isinstance(packet, Connect):
-            self._connect(packet)
+            handshake.connect(self, packet)
         elif isinstance(packet, Subscribe):
-            self._subscribe(packet)
+            subscribing.subscribe(self, packet)
         elif isinstance(packet, Unsubscribe):
-            for pattern in packet.filters:
-                self._broker.router.unsubscribe(self.session, pattern)
-            self.session.send(encode(Ack("UNSUBACK", packet.packet_id)))
+            subscribing.unsubscribe(self, packet)
+        elif isinstance(packet, Auth):
+            raise Violation(
+                "AUTH, but the CONNECT named no authentication method [MQTT5-4.12.0-6]",
+                reason_code=Reason.PROTOCOL_ERROR,
+            )
         else:
-            self.will = None  # [MQTT-3.14.4-3]
-            self.drop("disconnected by the client")
+            self._disconnected(packet)
 
     def failed(self, error: Exception) -> None:
         """The client broke the protocol, or handling it broke: the connection ends, nobody else is touched."""
+        if self._closing:
+            return
         if isinstance(error, PeerError):
-            self._broker.counters.add("broker.closed.protocol_error")
+            self.broker.counters.add("broker.closed.protocol_error")
             logger.info("client broke the protocol client=%s peer=%s: %s", self._name(), self.peer, error)
         else:
-            self._broker.counters.add("broker.closed.internal_error")
+            self.broker.counters.add("broker.closed.internal_error")
             logger.error("packet could not be handled client=%s", self._name(), exc_info=error)
-        self.drop(str(error))
+        if not self.level and self.session.level == LEVEL_5:  # it is the CONNECT that cannot be read
+            self.level = LEVEL_5
+        self.drop(str(error), reason_of(error), None if isinstance(error, PeerError) else OUR_FAULT)
 
     def pause_reading(self) -> None:
         """Back-pressure: take nothing more from this client."""
@@ -151,126 +162,95 @@ class Connection(asyncio.Protocol):
         """Handle the input that waits, on the loop's next turn."""
         if not self._resume_due:
             self._resume_due = True
-            self._broker.loop.call_soon(self._resume)
+            self.broker.loop.call_soon(self._resume)
 
     def relieved(self) -> None:
         """The client takes messages again: go on handing out retained ones."""
-        if self._retained:
-            self._broker.loop.call_soon(self._hand_out_retained)
+        if self.hand_out is not None:
+            self.hand_out.go_on_soon()
 
     def _resume(self) -> None:
         self._resume_due = False
         self.session.resume()
 
-    # --- the rare packets ------------------------------------------------------------------------------
+    # --- answers ---------------------------------------------------------------------------------------
 
-    def _connect(self, packet: Connect) -> None:
-        if packet.level not in (LEVEL_31, LEVEL_311):
-            return self._refuse(UNACCEPTABLE_LEVEL)  # [MQTT-3.1.2-2]
-        client_id = packet.client_id
-        if not client_id:
-            if not packet.clean or packet.level == LEVEL_31:
-                return self._refuse(IDENTIFIER_REJECTED)  # [MQTT-3.1.3-8]
-            client_id = f"auto-{secrets.token_hex(12)}"  # [MQTT-3.1.3-6]
-        if packet.will is not None:
-            self._check_will(packet.will)
-        info = ConnectInfo(
-            client_id,
-            packet.username,
-            packet.password,
-            packet.level,
-            packet.clean,
-            self.peer,
-            self.certificate,
-        )
-        try:
-            verdict = self._broker.hooks.authenticate(info)
-        except Exception:
-            logger.exception("client could not be authenticated client=%s peer=%s", client_id, self.peer)
-            verdict = Refused(SERVER_UNAVAILABLE)
-        if isinstance(verdict, Refused):
-            return self._refuse(verdict.code)
-        self.will = packet.will
-        self.client = Client(client_id, verdict.source, self.peer, packet.clean)
-        stored = self._broker.claim(self)
-        session = self.session
-        now = self._broker.clock.monotonic()
-        session.start(client_id, verdict.source, packet.level, packet.clean, packet.keep_alive_s, now)
-        session.send(encode(Connack(stored is not None and packet.level != LEVEL_31, ACCEPTED)))
-        if stored is not None:
-            session.adopt(stored)
-            self._broker.router.replace(stored, session)
-            session.replay()
-        else:
-            self._broker.router.join(session)
-        self._broker.entered(self)
-        return None
+    def fits(self, packet: Packet) -> bool:
+        """Whether the client's Maximum Packet Size lets it have this packet."""
+        return not 0 < self.packet_bytes_max < len(encode(packet, self.level))
 
-    def _check_will(self, will: Will) -> None:
-        router = self._broker.router
-        fault = check_topic(will.topic, router.topic_bytes_max, router.topic_slashes_max)
-        if fault is not None:
-            raise Violation(f"will topic {will.topic[:256]!r} is not valid: {fault}")
-        if len(will.payload) > self._broker.limits.payload_bytes_max:
-            raise Violation(
-                f"a will of {len(will.payload)} bytes, the limit is {self._broker.limits.payload_bytes_max}"
-            )
+    def answer(self, packet: Packet) -> bool:
+        """Send in the client's dialect; False, and nothing sent, past its Maximum Packet Size [MQTT5-3.1.2-24]."""
+        data = encode(packet, self.level)
+        if 0 < self.packet_bytes_max < len(data):
+            return False
+        self.session.send(data)
+        return True
 
-    def _refuse(self, code: int) -> None:
-        """Say why not, and close [MQTT-3.2.2-5]."""
-        self._broker.counters.add("broker.refused.connects")
-        if code == NOT_AUTHORIZED:
-            logger.info("client is not authorised peer=%s", self.peer)
-        self.session.send(encode(Connack(False, code)))
-        self.drop(f"refused with return code {code}")
-
-    def _subscribe(self, packet: Subscribe) -> None:
-        session = self.session
-        codes = []
-        for pattern, qos in packet.filters:
-            if (
-                len(session.subscriptions) >= self._broker.limits.subscriptions_max
-                and pattern not in session.subscriptions
-            ):
-                self._broker.counters.add("broker.refused.subscriptions")
-                codes.append(SUBACK_FAILURE)
-                continue
-            self._broker.router.subscribe(session, pattern, qos)
-            codes.append(qos)
-        session.send(encode(Suback(packet.packet_id, tuple(codes))))
-        for (pattern, qos), code in zip(packet.filters, codes, strict=True):
-            if code != SUBACK_FAILURE and self._broker.retained.count:
-                if self._retained is None:
-                    self._retained = deque()
-                self._retained.append((iter(self._broker.retained.matching(pattern)), qos))
-        if self._retained:
-            self._hand_out_retained()
-
-    def _hand_out_retained(self) -> None:
-        """Send retained messages while the client takes them; `relieved` goes on [MQTT-3.3.1-6]."""
-        left = RETAINED_AT_ONCE
-        while self._retained and self.client is not None and not self.session.is_congested:
-            if left == 0:
-                self._broker.loop.call_soon(self._hand_out_retained)
-                break
-            message = next(self._retained[0][0], None)
-            if message is None:
-                self._retained.popleft()
-                continue
-            left -= 1
-            # What is kept there now, which may be newer than when the client subscribed.
-            current = self._broker.retained.get(message.source, message.topic)
-            if current is not None and self._broker.router.allows(current.source, current.topic, self.session.source):
-                qos = min(current.qos, self._retained[0][1])
-                self.session.offer(current.topic, current.payload, qos, True)
-        self.session.flush()
+    def _tell(self, packet: Connack | Disconnect, text: str) -> None:
+        """Answer with a reason string if the client wants it and it fits [MQTT5-3.2.2-19, MQTT5-3.14.2-3]."""
+        if text and self.wants_reasons:
+            clean = text[:REASON_CHARACTERS_MAX].replace("\0", "").encode(errors="replace").decode()
+            if self.answer(packet._replace(properties={**packet.properties, "reason_string": clean})):
+                return
+        self.answer(packet)
 
     # --- the end ---------------------------------------------------------------------------------------
 
-    def drop(self, reason: str) -> None:
-        """End the connection now: the session leaves, the will goes out, what was written is still sent."""
+    def refuse(self, refused: Refused) -> None:
+        """Answer the CONNECT with why not, and close [MQTT-3.2.2-5, MQTT5-3.2.2-7]."""
         if self._closing:
             return
+        self.broker.counters.add("broker.refused.connects")
+        if refused.code in (NOT_AUTHORIZED, Reason.NOT_AUTHORIZED):
+            logger.info("client is not authorised peer=%s", self.peer)
+        code = connack_code(refused.code, self.level)
+        if self.level < LEVEL_5:
+            self.answer(Connack(False, code))
+        else:
+            moved = refused.server_reference and code in (Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED)
+            self._tell(
+                Connack(False, code, {"server_reference": refused.server_reference} if moved else {}), refused.reason
+            )
+        self._end(f"refused with code {code}")
+
+    def drop(self, reason: str, code: int | None = None, text: str | None = None) -> None:
+        """End the connection now: the session leaves, the will goes out, what was written is still sent.
+
+        MQTT 5.0 clients are told `code` with `text` (or `reason`): by CONNACK before they are in, else by
+        DISCONNECT [MQTT5-4.13.1-1, MQTT5-4.13.2-1]. No code: the client has ended it and is told nothing.
+        """
+        if self._closing:
+            return
+        if code is not None and self.level >= LEVEL_5:
+            if self.client is None:
+                self._tell(Connack(False, connack_code(code, self.level), {}), reason if text is None else text)
+            else:
+                self._tell(Disconnect(disconnect_code(code), {}), reason if text is None else text)
+        self._end(reason)
+
+    def _disconnected(self, packet: Bare | Disconnect) -> None:
+        """The client says goodbye; only a normal one takes its will back [MQTT-3.14.4-3, MQTT5-3.14.4-3]."""
+        if isinstance(packet, Disconnect):
+            expiry_s = cast(int | None, packet.properties.get("session_expiry_interval"))
+            most_s = self.broker.limits.session_expiry_max_s
+            if expiry_s is not None:
+                if expiry_s and most_s and not self.expiry_s:
+                    raise Violation(
+                        f"DISCONNECT asks for a session expiry of {expiry_s} s, CONNECT for none [MQTT5-3.14.2.2.2]",
+                        reason_code=Reason.PROTOCOL_ERROR,
+                    )
+                self.expiry_s = min(expiry_s, most_s)
+            if packet.code != Reason.SUCCESS:
+                self.drop(f"disconnected by the client with reason 0x{packet.code:02x}")
+                return
+        self.will = None
+        self.drop("disconnected by the client")
+
+    def _end(self, reason: str) -> None:
+        if self._closing:
+            return
+        self._closing = True
         self.session.flush()
         self._leave(reason)
         transport = self._transport
@@ -279,17 +259,19 @@ class Connection(asyncio.Protocol):
         unsent = transport.get_write_buffer_size() > 0
         transport.close()
         if unsent:
-            self._broker.loop.call_later(CLOSE_GRACE_S, transport.abort)
+            self.broker.loop.call_later(CLOSE_GRACE_S, transport.abort)
 
     def _leave(self, reason: str) -> None:
-        if self._closing:
+        if self._left:
             return
-        self._closing = True
-        self._retained = None
-        will, self.will = self.will, None
-        self._broker.left(self, reason)
-        if will is not None and self.session.source:
-            self._broker.router.publish(self.session.source, *will)
+        self._left = True
+        self.hand_out = None
+        self.broker.left(self, reason)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the end has begun."""
+        return self._closing
 
     def _name(self) -> str:
         return self.client.client_id if self.client is not None else "-"

@@ -8,14 +8,12 @@ from ggfast._ext.framing import (
     ACCEPTED,
     BAD_CREDENTIALS,
     IDENTIFIER_REJECTED,
-    LEVEL_31,
+    LEVEL_5,
     NOT_AUTHORIZED,
     SERVER_UNAVAILABLE,
     UNACCEPTABLE_LEVEL,
 )
 from ggfast.errors import Malformed, PeerError
-
-LEVEL_5 = LEVEL_31 + 2
 
 
 class Reason(IntEnum):

@@ -3,6 +3,9 @@
 In the open mode the source is always "", so there is one message per topic, as MQTT has it. With a subscription
 table every source has its own: else a source could overwrite or delete, for a reader it has no rule to, what
 another one left there.
+
+A message with an expiry is noted under the second at which it is gone; `sweep` walks those seconds in bounded
+steps. Between its second and the sweep it is there and not handed out.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ggfast.counters import Counters
+from ggfast.limits import BROKER_SWEEP_RETAINED, BROKER_SWEEP_SECONDS
 
 MESSAGE_COST = 400  # objects around one message
 LEVEL_COST = 250  # a level's dictionary
+EXPIRY_COST = 350  # its note under the second; at worst a second of its own
 
 
 class RetainedMessage(NamedTuple):
@@ -23,29 +28,39 @@ class RetainedMessage(NamedTuple):
     topic: bytes
     payload: bytes
     qos: int
+    properties: bytes = b""  # in the form the lane forwards
+    expires: int = 0  # lane second at which it is gone; 0: never
 
 
 class Retained:
-    """The store. Full: the newest is refused and counted (`broker.dropped.retained_full`)."""
+    """The store. Full: the newest is refused and counted (`broker.dropped.retained_full`).
+
+    Seconds are the lane's (`Router.now`), told by `sweep`.
+    """
 
     def __init__(self, bytes_max: int, counters: Counters) -> None:
         self._bytes_max = bytes_max
         self._counters = counters
         # A level maps a level's bytes to the next level, and None to {source: message} of the topic ending here.
         self._root: dict[bytes | None, Any] = {}
+        self._due: dict[int, set[tuple[str, bytes]]] = {}  # second -> messages gone then
+        self._swept = 0  # seconds up to this one hold nothing any more
+        self._now = 0
         self.count = 0
         self.bytes = 0
 
-    def put(self, source: str, topic: bytes, payload: bytes, qos: int) -> bool:
+    def put(
+        self, source: str, topic: bytes, payload: bytes, qos: int, properties: bytes = b"", expires: int = 0
+    ) -> bool:
         """Keep a message in place of the one before; an empty payload removes it [MQTT-3.3.1-10].
 
-        False if there is no room.
+        False if there is no room; the one before then stays.
         """
-        if not payload:
+        if not payload or 0 < expires <= self._now:
             self._remove(source, topic)
             return True
-        message = RetainedMessage(source, topic, payload, qos)
-        known = self.get(source, topic)
+        message = RetainedMessage(source, topic, payload, qos, properties, expires)
+        known = self._find(source, topic)
         growth = _cost(message) - (_cost(known) if known else 0)
         if self.bytes + growth > self._bytes_max:
             self._counters.add("broker.dropped.retained_full")
@@ -54,12 +69,37 @@ class Retained:
         for name in topic.split(b"/"):
             level = level.setdefault(name, {})
         level.setdefault(None, {})[source] = message
+        self._forget_due(known)
+        if expires:
+            self._due.setdefault(expires, set()).add((source, topic))
         self.bytes += growth
         self.count += known is None
         return True
 
+    def sweep(self, now: int) -> int:
+        """Remove what is gone at `now`, a bounded part of it; how many messages went."""
+        self._now = max(self._now, now)
+        if not self._due:
+            self._swept = self._now
+            return 0
+        removed = 0
+        last = min(self._now, self._swept + BROKER_SWEEP_SECONDS)
+        while self._swept < last:
+            gone = self._due.get(self._swept + 1)
+            while gone:
+                if removed == BROKER_SWEEP_RETAINED:
+                    return removed
+                self._remove(*gone.pop())
+                removed += 1
+            self._swept += 1
+        return removed
+
     def get(self, source: str, topic: bytes) -> RetainedMessage | None:
-        """The message kept for a source and topic."""
+        """The message kept for a source and topic, unless it has expired."""
+        message = self._find(source, topic)
+        return None if message is None or 0 < message.expires <= self._now else message
+
+    def _find(self, source: str, topic: bytes) -> RetainedMessage | None:
         level = self._root
         for name in topic.split(b"/"):
             found = level.get(name)
@@ -70,7 +110,7 @@ class Retained:
         return message
 
     def matching(self, pattern: bytes) -> list[RetainedMessage]:
-        """All messages whose topic matches a valid filter, by MQTT's own rules."""
+        """All messages whose topic matches a valid filter, by MQTT's own rules; expired ones may be among them."""
         levels = pattern.split(b"/")
         found: list[RetainedMessage] = []
         todo: list[tuple[dict[bytes | None, Any], int]] = [(self._root, 0)]
@@ -89,8 +129,16 @@ class Retained:
         return found
 
     def all(self) -> list[RetainedMessage]:
-        """Every message."""
-        return list(_all_below(self._root, at_root=False))
+        """Every message that has not expired."""
+        return [message for message in _all_below(self._root, at_root=False) if not 0 < message.expires <= self._now]
+
+    def _forget_due(self, message: RetainedMessage | None) -> None:
+        if message is None or not message.expires:
+            return
+        others = self._due[message.expires]
+        others.discard((message.source, message.topic))
+        if not others:
+            del self._due[message.expires]
 
     def _remove(self, source: str, topic: bytes) -> None:
         path: list[tuple[dict[bytes | None, Any], bytes]] = []
@@ -103,7 +151,9 @@ class Retained:
         here = level.get(None)
         if here is None or source not in here:
             return
-        self.bytes -= _cost(here.pop(source))
+        message = here.pop(source)
+        self._forget_due(message)
+        self.bytes -= _cost(message)
         self.count -= 1
         if not here:
             del level[None]
@@ -114,8 +164,9 @@ class Retained:
 
 
 def _cost(message: RetainedMessage) -> int:
-    text = len(message.source) + 2 * len(message.topic) + len(message.payload)
-    return MESSAGE_COST + text + LEVEL_COST * (message.topic.count(b"/") + 1)
+    text = len(message.source) + 2 * len(message.topic) + len(message.payload) + len(message.properties)
+    due = EXPIRY_COST if message.expires else 0
+    return MESSAGE_COST + text + due + LEVEL_COST * (message.topic.count(b"/") + 1)
 
 
 def _children(level: dict[bytes | None, Any]) -> Iterator[tuple[bytes, dict[bytes | None, Any]]]:

@@ -1,0 +1,180 @@
+"""CONNECT: who comes in, on which terms, and what the CONNACK says about them.
+
+    CONNECT -> checks -> hooks.authenticate -> claim of the client id -> session starts -> CONNACK -> what waits
+
+Nothing is entered before `claim`; from there on every failure takes back what was done: there is one client per
+client id and no session that belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, cast
+
+from ggfast._ext.framing import (
+    ACCEPTED,
+    IDENTIFIER_REJECTED,
+    LEVEL_5,
+    LEVEL_31,
+    LEVEL_311,
+    SERVER_UNAVAILABLE,
+    UNACCEPTABLE_LEVEL,
+    Connack,
+    Connect,
+)
+from ggfast._ext.properties import Value
+from ggfast.errors import Violation
+from ggfast.limits import MQTT_PACKET_BYTES_MAX
+from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
+from ggfast.mqtt.reasons import Reason
+from ggfast.mqtt.sessions import NEVER
+from ggfast.mqtt.wills import check_will, stored_will
+
+if TYPE_CHECKING:
+    from ggfast.mqtt.broker import Broker
+    from ggfast.mqtt.connection import Connection
+
+logger = logging.getLogger("ggfast.broker")
+
+
+def connect(connection: Connection, packet: Connect) -> None:
+    """Let the client in or turn it away. Raises PeerError for what only closing answers."""
+    broker = connection.broker
+    connection.level = min(packet.level, LEVEL_5) if packet.level >= LEVEL_31 else LEVEL_311
+    if not LEVEL_31 <= packet.level <= LEVEL_5:
+        return connection.refuse(Refused(UNACCEPTABLE_LEVEL, "This server speaks MQTT 3.1, 3.1.1 and 5.0."))
+    if packet.level == LEVEL_5:
+        connection.wants_reasons = bool(packet.properties.get("request_problem_information", 1))
+        connection.packet_bytes_max = _number(packet, "maximum_packet_size", 0)
+    client_id = packet.client_id or _assigned_id(packet)
+    fault = _fault(packet, client_id)
+    if fault is not None:
+        return connection.refuse(fault)
+    if packet.will is not None:
+        check_will(packet.will, broker.router, broker.limits.payload_bytes_max)
+    info = ConnectInfo(
+        client_id,
+        packet.username,
+        packet.password,
+        packet.level,
+        packet.clean,
+        connection.peer,
+        connection.certificate,
+        cast(tuple[tuple[str, str], ...], packet.properties.get("user_property", ())),
+    )
+    try:
+        verdict = broker.hooks.authenticate(info)
+    except Exception:
+        logger.exception("client could not be authenticated client=%s peer=%s", client_id, connection.peer)
+        verdict = Refused(SERVER_UNAVAILABLE)
+    if isinstance(verdict, Refused):
+        return connection.refuse(verdict)
+    _enter(connection, packet, client_id, verdict.source)
+    return None
+
+
+def _assigned_id(packet: Connect) -> str:
+    """An id for a client without one: "" where it needed one [MQTT-3.1.3-8, MQTT5-3.1.3-6]."""
+    if packet.level == LEVEL_31 or (packet.level == LEVEL_311 and not packet.clean):
+        return ""
+    return f"auto-{secrets.token_hex(12)}"
+
+
+def _fault(packet: Connect, client_id: str) -> Refused | None:
+    """Why this CONNECT cannot be accepted from anybody."""
+    if not client_id:
+        return Refused(IDENTIFIER_REJECTED)
+    method = packet.properties.get("authentication_method")
+    if method is not None:
+        return Refused(Reason.BAD_AUTHENTICATION_METHOD, "This server knows no enhanced authentication.")
+    if "authentication_data" in packet.properties:
+        raise Violation(
+            "CONNECT has authentication data and no authentication method [MQTT5-3.1.2.11.10]",
+            reason_code=Reason.PROTOCOL_ERROR,
+        )
+    return None
+
+
+def _enter(connection: Connection, packet: Connect, client_id: str, source: str) -> None:
+    """The client is in: its session starts or goes on, and its CONNACK is the first it hears."""
+    broker, session = connection.broker, connection.session
+    if connection.is_closing:  # by a hook
+        return
+    asked_s = _number(packet, "session_expiry_interval", 0)
+    if packet.level < LEVEL_5:
+        connection.expiry_s = 0 if packet.clean else NEVER
+    else:
+        connection.expiry_s = min(asked_s, broker.limits.session_expiry_max_s)
+    keep_alive_s = _keep_alive(packet, broker)
+    accepted = Connack(False, ACCEPTED, {})
+    if packet.level == LEVEL_5:
+        accepted = accepted._replace(properties=_terms(connection, packet, client_id, asked_s, keep_alive_s))
+    if not connection.fits(accepted):
+        raise Violation(
+            f"a Maximum Packet Size of {connection.packet_bytes_max} bytes leaves no room for the CONNACK",
+            reason_code=Reason.PACKET_TOO_LARGE,
+        )
+    client = Client(client_id, source, connection.peer, connection.expiry_s == 0, packet.level)
+    stored = broker.claim(connection, client, packet.clean)
+    try:
+        if connection.is_closing:  # by a hook or a sink that heard of the one taken over
+            return
+        session.start(
+            client_id,
+            source,
+            packet.level,
+            client.clean,
+            keep_alive_s,
+            broker.clock.monotonic(),
+            receive_maximum=_number(packet, "receive_maximum", 65535),
+            packet_bytes_max=connection.packet_bytes_max,
+            topic_alias_max=_number(packet, "topic_alias_maximum", 0),
+            problem_info=connection.wants_reasons,
+        )
+        resumed = stored is not None and packet.level != LEVEL_31
+        connection.answer(accepted._replace(session_present=resumed))
+        connection.will = None if packet.will is None else stored_will(packet.will, source)
+        if stored is not None:
+            session.adopt(stored)
+            broker.router.replace(stored, session)
+            stored = None
+            session.replay()
+        else:
+            broker.router.join(session)
+    finally:
+        if stored is not None:
+            broker.absent.discard(stored)
+    broker.entered(connection)
+
+
+def _keep_alive(packet: Connect, broker: Broker) -> int:
+    """Seconds; only MQTT 5.0 has a way to tell the client of another value than its own."""
+    most = broker.limits.keep_alive_max_s
+    if packet.level < LEVEL_5 or not most or 0 < packet.keep_alive_s <= most:
+        return packet.keep_alive_s
+    return most
+
+
+def _terms(
+    connection: Connection, packet: Connect, client_id: str, asked_s: int, keep_alive_s: int
+) -> dict[str, Value]:
+    """What the CONNACK says: every bound of ours, and whatever differs from what the client asked for."""
+    limits = connection.broker.limits
+    terms: dict[str, Value] = {}
+    if connection.expiry_s != asked_s:
+        terms["session_expiry_interval"] = connection.expiry_s  # [MQTT5-3.2.2.3.2]
+    terms["receive_maximum"] = limits.receive_max
+    if limits.packet_bytes_max < MQTT_PACKET_BYTES_MAX:
+        terms["maximum_packet_size"] = limits.packet_bytes_max
+    if not packet.client_id:
+        terms["assigned_client_identifier"] = client_id  # [MQTT5-3.1.3-7]
+    if limits.aliases_max:
+        terms["topic_alias_maximum"] = limits.aliases_max
+    if keep_alive_s != packet.keep_alive_s:
+        terms["server_keep_alive"] = keep_alive_s  # [MQTT5-3.1.2-21]
+    return terms
+
+
+def _number(packet: Connect, name: str, default: int) -> int:
+    return cast(int, packet.properties.get(name, default))

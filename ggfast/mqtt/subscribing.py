@@ -1,0 +1,159 @@
+"""SUBSCRIBE and UNSUBSCRIBE, and retained messages on their way to a new subscription."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+from ggfast._ext.framing import LEVEL_5, SUBACK_FAILURE, Ack, Suback, Subscribe, Unsuback, Unsubscribe
+from ggfast._ext.topics import check_filter
+from ggfast.errors import Violation
+from ggfast.mqtt.reasons import Reason
+from ggfast.mqtt.retained import RetainedMessage
+
+if TYPE_CHECKING:
+    from ggfast.mqtt.connection import Connection
+
+RETAINED_AT_ONCE = 256  # retained messages handed out in one turn of the loop
+
+QOS = 3  # the bits of subscription options [MQTT5-3.8.3.1]
+RETAIN_HANDLING = 0x30
+SEND_IF_NEW = 0x10
+SEND_NEVER = 0x20
+IDENTIFIER_SHIFT = 8  # in the lane's form the subscription identifier stands above the options
+
+SHARED = b"$share/"
+
+
+def subscribe(connection: Connection, packet: Subscribe) -> None:
+    """Grant the filters, answer, then hand out what is retained for them [MQTT-3.8.4, MQTT5-3.8.4]."""
+    identifier = cast(int, packet.properties.get("subscription_identifier", 0))
+    codes, wanted = [], []
+    for pattern, flags in packet.filters:
+        options = flags | identifier << IDENTIFIER_SHIFT
+        code, new = _grant(connection, pattern, options)
+        codes.append(code)
+        if code <= QOS and _retained_wanted(pattern, options, new):
+            wanted.append((pattern, options))
+    if not connection.answer(Suback(packet.packet_id, tuple(codes), {})):
+        raise _too_large("SUBACK", connection)
+    for pattern, options in wanted:
+        if connection.broker.retained.count:
+            if connection.hand_out is None:
+                connection.hand_out = HandOut(connection)
+            connection.hand_out.add(pattern, options)
+    if connection.hand_out is not None:
+        connection.hand_out.go_on()
+
+
+def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
+    """Take the filters away and answer, for MQTT 5.0 filter by filter [MQTT-3.10.4-4, MQTT5-3.11.3-1]."""
+    router, session = connection.broker.router, connection.session
+    codes = tuple(
+        Reason.SUCCESS if router.unsubscribe(session, pattern) else Reason.NO_SUBSCRIPTION_EXISTED
+        for pattern in packet.filters
+    )
+    if connection.level < LEVEL_5:
+        connection.answer(Ack("UNSUBACK", packet.packet_id))
+    elif not connection.answer(Unsuback(packet.packet_id, codes, {})):
+        raise _too_large("UNSUBACK", connection)
+
+
+def _too_large(name: str, connection: Connection) -> Violation:
+    return Violation(
+        f"the {name} does not fit the client's Maximum Packet Size of {connection.packet_bytes_max} bytes",
+        reason_code=Reason.PACKET_TOO_LARGE,
+    )
+
+
+def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, bool]:
+    """(code for the SUBACK, whether the subscription is new). Raises Violation for what is no filter at all."""
+    broker, session = connection.broker, connection.session
+    known = session.subscriptions
+    if len(known) >= broker.limits.subscriptions_max and pattern not in known:
+        broker.counters.add("broker.refused.subscriptions")
+        return (SUBACK_FAILURE if connection.level < LEVEL_5 else Reason.QUOTA_EXCEEDED), False
+    broker.system.notice(session, pattern)
+    try:
+        return options & QOS, broker.router.subscribe(session, pattern, options)
+    except Violation as error:
+        # A filter that is well-formed and past our bounds costs a 5.0 client that one subscription only.
+        if (
+            connection.level < LEVEL_5
+            or error.reason_code != Reason.TOPIC_FILTER_INVALID
+            or check_filter(pattern) is not None
+        ):
+            raise
+        broker.counters.add("broker.refused.subscriptions")
+        return Reason.TOPIC_FILTER_INVALID, False
+
+
+def _retained_wanted(pattern: bytes, options: int, new: bool) -> bool:
+    """By Retain Handling, and never for shared subscriptions [MQTT5-3.3.1-9 to -11, MQTT5-4.8.2]."""
+    if pattern.startswith(SHARED):
+        return False
+    handling = options & RETAIN_HANDLING
+    return handling == 0 or (handling == SEND_IF_NEW and new)
+
+
+class HandOut:
+    """Retained messages for one client: sent while it takes them, a bounded number in each turn of the loop."""
+
+    __slots__ = ("_connection", "_due", "_todo")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._todo: deque[tuple[Iterator[RetainedMessage], bytes, int]] = deque()
+        self._due = False
+
+    def add(self, pattern: bytes, options: int) -> None:
+        """What is retained for a filter now shall be handed out."""
+        found = self._connection.broker.retained.matching(pattern)
+        if found:
+            self._todo.append((iter(found), pattern, options))
+
+    def go_on_soon(self) -> None:
+        """Go on with the loop's next turn."""
+        if self._todo and not self._due:
+            self._due = True
+            self._connection.broker.loop.call_soon(self._turn)
+
+    def go_on(self) -> None:
+        """Send while the client takes them; `relieved` goes on [MQTT-3.3.1-6]."""
+        connection = self._connection
+        session = connection.session
+        for _ in range(RETAINED_AT_ONCE):
+            if not self._todo or connection.client is None or session.is_congested:
+                break
+            messages, pattern, options = self._todo[0]
+            message = next(messages, None) if pattern in session.subscriptions else None
+            if message is None:
+                self._todo.popleft()
+            else:
+                self._send(message, options)
+        else:
+            self.go_on_soon()
+        session.flush()
+        if not self._todo and connection.hand_out is self:
+            connection.hand_out = None
+
+    def _turn(self) -> None:
+        self._due = False
+        self.go_on()
+
+    def _send(self, message: RetainedMessage, options: int) -> None:
+        """What is kept there now, which may be newer than when the client subscribed, or gone."""
+        broker, session = self._connection.broker, self._connection.session
+        current = broker.retained.get(message.source, message.topic)
+        if current is None or not broker.router.allows(current.source, current.topic, session.source):
+            return
+        session.offer(
+            current.topic,
+            current.payload,
+            min(current.qos, options & QOS),
+            True,
+            current.properties,
+            current.expires,
+            options,
+        )

@@ -20,7 +20,7 @@ class Will(NamedTuple):
     payload: bytes
     qos: int
     retain: bool
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Connect(NamedTuple):
     level: int
@@ -30,12 +30,12 @@ class Connect(NamedTuple):
     will: Will | None = None
     username: str | None = None
     password: bytes | None = None
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Connack(NamedTuple):
     session_present: bool
     code: int
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Publish(NamedTuple):
     topic: bytes
@@ -44,41 +44,41 @@ class Publish(NamedTuple):
     retain: bool = False
     dup: bool = False
     packet_id: int = 0
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Ack(NamedTuple):
     kind: str
     packet_id: int
     code: int = 0
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Subscribe(NamedTuple):
     packet_id: int
     filters: tuple[tuple[bytes, int], ...]
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Suback(NamedTuple):
     packet_id: int
     codes: tuple[int, ...]
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Unsubscribe(NamedTuple):
     packet_id: int
     filters: tuple[bytes, ...]
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Unsuback(NamedTuple):
     packet_id: int
     codes: tuple[int, ...]
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Disconnect(NamedTuple):
     code: int = 0
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Auth(NamedTuple):
     code: int = 0
-    properties: Properties = {}
+    properties: Properties = ...
 
 class Bare(NamedTuple):
     kind: str

@@ -72,6 +72,7 @@ from ggfast.errors import Malformed, Violation
 
 cdef enum:
     BATCH_BYTES = 4 * 1024 * 1024    # handed to targets in one batch; past it the input waits a turn
+    LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
 @cython.final
@@ -293,6 +294,8 @@ cdef class Session(Recipient):
         if self.state == NEW:
             if kind != CONNECT:
                 raise Violation(f"the first packet is {packet_name(kind)}, expected CONNECT [MQTT-3.1.0-1]")
+            if total - header > LEVEL_AT and frame[header + LEVEL_AT] == 5:
+                self.level = 5         # said before it is decoded: one that cannot be read is answered in its own form
         elif kind == PUBACK or kind == PUBREC or kind == PUBREL or kind == PUBCOMP:
             if flags != (2 if kind == PUBREL else 0) or (total - header != 2 and self.level < 5):
                 raise Malformed(f"{packet_name(kind)} with flags 0x{flags:x} and {total - header} bytes")

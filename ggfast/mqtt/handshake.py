@@ -88,11 +88,6 @@ def _fault(packet: Connect, client_id: str) -> Refused | None:
     method = packet.properties.get("authentication_method")
     if method is not None:
         return Refused(Reason.BAD_AUTHENTICATION_METHOD, "This server knows no enhanced authentication.")
-    if "authentication_data" in packet.properties:
-        raise Violation(
-            "CONNECT has authentication data and no authentication method [MQTT5-3.1.2.11.10]",
-            reason_code=Reason.PROTOCOL_ERROR,
-        )
     return None
 
 

@@ -13,7 +13,7 @@ from ggfast._ext.framing import (
     SERVER_UNAVAILABLE,
     UNACCEPTABLE_LEVEL,
 )
-from ggfast.errors import Malformed, PeerError
+from ggfast.errors import PeerError
 
 
 class Reason(IntEnum):
@@ -95,5 +95,4 @@ def reason_of(error: Exception) -> int:
     """The reason code of what went wrong: the peer's doing by its own code, ours as 0x83."""
     if not isinstance(error, PeerError):
         return Reason.IMPLEMENTATION_ERROR
-    default = Reason.MALFORMED_PACKET if isinstance(error, Malformed) else Reason.PROTOCOL_ERROR
-    return error.reason_code or default
+    return error.reason_code or Reason.PROTOCOL_ERROR

@@ -317,6 +317,7 @@ def test_the_lane_passes_on_what_the_values_say(values: dict[str, Value]) -> Non
 
 
 @settings(max_examples=1_000, deadline=None)
+@example([b"\x0b\x01\x00"])
 @given(
     st.lists(st.sampled_from([b"\x01\x01", b"\x02\0\0\0\x09", b"\x23\0\x07", b"\x26\0\0\0\x01v"]) | BYTES, max_size=5)
 )
@@ -325,9 +326,10 @@ def test_the_lane_refuses_what_the_values_refuse(parts: list[bytes]) -> None:
     try:
         values = decode_properties("PUBLISH", section)
     except PeerError as error:
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(PeerError) as caught:
             scan_forwarded(section)
-        assert "subscription_identifier in a" in str(caught.value) or str(caught.value) == str(error)
+        if "subscription_identifier in a PUBLISH from a client" not in str(caught.value):  # may come before the other
+            assert type(caught.value) is type(error) and str(caught.value) == str(error)
         return
     if "subscription_identifier" in values:
         with pytest.raises(Violation):

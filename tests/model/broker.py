@@ -63,6 +63,7 @@ class MemoryLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.wall_offset = 0.0
         self.soon: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.later: list[tuple[float, Handle, Callable[..., Any], tuple[Any, ...]]] = []
 
@@ -101,7 +102,9 @@ class MemoryLoop:
         """The broker's clock."""
         return self.now
 
-    wall = monotonic
+    def wall(self) -> float:
+        """The clock on the wall, which a test may set apart."""
+        return self.now + self.wall_offset
 
 
 class MemoryTransport:

@@ -105,6 +105,7 @@ class Broker:
         self._clients: dict[str, Connection] = {}
         self._closed = False
         self._set_time(self.started_at)
+        self.retained.sweep(router.now)
         router.retain = self._retain
         self._timer = loop.call_later(limits.tick_s, self._tick)
 

@@ -492,7 +492,7 @@ def test_the_earlier_form_of_the_file_is_read(tmp_path: Path) -> None:
     (tmp_path / state.FILE_NAME).write_bytes(b"ggfmqtt1" + crc32c(body).to_bytes(4, "little") + body)
     world = MemoryBroker()
     assert state.load(world.broker, tmp_path)
-    world.loop.advance(1_000_000)
+    world.loop.advance(50_000)
     old = world.open()
     assert old.ask(Connect(4, False, 0, "c")) == [
         Connack(True, 0),

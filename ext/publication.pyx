@@ -7,12 +7,12 @@ The forwarded form of MQTT 5 properties is what a server passes on: everything b
 subscription identifiers. A view fresh from a packet may hold more; `make_forwarded` drops it.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from ggfast._ext.buffers cimport out_reserve
-from ggfast._ext.framing cimport read_u16
+from ggfast._ext.framing cimport read_u16, write_length
 from ggfast._ext.properties cimport PublishProperties, copy_forwarded, read_varint, scan_publish
 
 from ggfast.errors import Malformed
@@ -162,3 +162,12 @@ cdef void message_drop(Message* message) noexcept:
         live_messages -= 1
         live_message_bytes -= message_size(message)
         free(message)
+
+
+cdef bytes identifier_property(int number):
+    """A subscription identifier (1 to 268,435,455) as a property; nothing for 0."""
+    cdef uint8_t out[5]
+    if number == 0:
+        return b""
+    out[0] = 11
+    return PyBytes_FromStringAndSize(<const char*> out, write_length(&out[1], number) - out)

@@ -23,6 +23,7 @@ from ggfast._ext.bounds cimport SessionLimits
 from ggfast._ext.buffers cimport out_put
 from ggfast._ext.framing cimport publish5_bytes, put_ack, put_publish, put_publish5
 from ggfast._ext.publication cimport (
+    identifier_property,
     message_drop,
     message_new,
     message_size,
@@ -418,12 +419,14 @@ cdef class Recipient:
         self.flush_out()
 
     def offer(self, bytes topic not None, bytes payload not None, int qos, bint retain,
-              bytes properties not None=b"", uint32_t expires=0, bytes ids not None=b"") -> bool:
+              bytes properties not None=b"", uint32_t expires=0, int64_t options=0) -> bool:
         """Send or queue one message for this client; False if it was dropped (and counted).
 
-        `properties` in forwarded form, `ids` as encoded properties; `expires` is a lane second, 0: never.
+        `properties` in forwarded form; `expires` is a lane second, 0: never; `options` of the subscription
+        it is for names the identifier.
         """
         cdef Message* shared = NULL
+        cdef bytes ids = identifier_property(<int> (options >> 8))
         cdef PublishView view
         if expires and expires <= self.outlet.now:
             self.outlet.tally.expired += 1

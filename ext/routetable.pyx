@@ -14,10 +14,12 @@ sinks; topics below `$SYS/` are the broker's own.
 from collections.abc import Callable, Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
 from libc.stdlib cimport malloc
 
 cimport cython
 
+from ggfast._ext.publication cimport identifier_property
 from ggfast._ext.routecache cimport Share, hash_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault
 
@@ -266,7 +268,7 @@ cdef class RouteTable(Outlet):
         for pattern, options in subscriptions.items():
             self.subscribe(new, pattern, options)
 
-    def subscribe(self, Recipient session not None, bytes pattern not None, int options) -> bool:
+    def subscribe(self, Recipient session not None, bytes pattern not None, int64_t options) -> bool:
         """Grant a filter, replacing its options; True if it is new. Raises Violation for a bad filter.
 
         `options` is the options byte of SUBSCRIBE (the QoS alone in MQTT 3.1.1) | subscription identifier << 8.
@@ -393,16 +395,6 @@ cdef list merged(list found):
     for entry in entries.values():
         entry[1] = b"".join([identifier_property(number) for number in sorted(entry[1])])
     return list(entries.values())
-
-
-cdef bytes identifier_property(number):
-    """A subscription identifier (1 to 268,435,455) as a property."""
-    out = bytearray(b"\x0b")
-    while number >= 128:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:

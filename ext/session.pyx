@@ -219,6 +219,8 @@ cdef class Session(Recipient):
                 if used < 0:
                     raise Malformed("remaining length takes more than 4 bytes [MQTT-2.2.3]")
                 break
+            if used > 1 and at[used] == 0 and self.level == 5:
+                raise Malformed("remaining length is longer than it need be [MQTT5-1.5.5-1]")
             total = 1 + used + remaining
             if total > packet_bytes_max:
                 name = packet_name(at[0] >> 4)

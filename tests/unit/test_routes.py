@@ -62,7 +62,7 @@ def test_p1_nothing_passes_without_a_rule(world: MemoryBroker) -> None:
     reader, writer = world.connect("r", (b"#", 1)), world.connect("w")
     assert writer.ask(Publish(b"t", b"x", 1, packet_id=1)) == [Ack("PUBACK", 1)]
     assert reader.take() == []
-    assert world.count("router.dropped.no_route") == 1
+    assert world.count("router.dropped.not_permitted") == 1
     world.router.set_table([("arn:w", "t", "arn:r")])
     writer.send(Publish(b"t", b"y"), Publish(b"u", b"y"))
     assert reader.take() == [Publish(b"t", b"y")]

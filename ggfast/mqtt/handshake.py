@@ -35,15 +35,17 @@ if TYPE_CHECKING:
     from ggfast.mqtt.broker import Broker
     from ggfast.mqtt.connection import Connection
 
+BRIDGE_MARK = 0x80
+
 logger = logging.getLogger("ggfast.broker")
 
 
 def connect(connection: Connection, packet: Connect) -> None:
     """Let the client in or turn it away. Raises PeerError for what only closing answers."""
     broker = connection.broker
-    connection.level = min(packet.level, LEVEL_5) if packet.level >= LEVEL_31 else LEVEL_311
-    if not LEVEL_31 <= packet.level <= LEVEL_5:
-        return connection.refuse(Refused(UNACCEPTABLE_LEVEL, "This server speaks MQTT 3.1, 3.1.1 and 5.0."))
+    connection.level = _dialect(packet.level)
+    if connection.level != packet.level:
+        return connection.refuse(Refused(UNACCEPTABLE_LEVEL))
     if packet.level == LEVEL_5:
         connection.wants_reasons = bool(packet.properties.get("request_problem_information", 1))
         connection.packet_bytes_max = _number(packet, "maximum_packet_size", 0)
@@ -72,6 +74,14 @@ def connect(connection: Connection, packet: Connect) -> None:
         return connection.refuse(verdict)
     _enter(connection, packet, client_id, verdict.source)
     return None
+
+
+def _dialect(level: int) -> int:
+    """The level to answer in: a later version than ours gets 5.0's form. From 0x80 on it is an earlier one with the
+    mark of bridges, which fall back to the plain level when 3.1.1's code tells them to."""
+    if LEVEL_31 <= level <= LEVEL_5:
+        return level
+    return LEVEL_5 if LEVEL_5 < level < BRIDGE_MARK else LEVEL_311
 
 
 def _assigned_id(packet: Connect) -> str:

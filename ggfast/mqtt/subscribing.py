@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from ggfast._ext.framing import LEVEL_5, SUBACK_FAILURE, Ack, Suback, Subscribe, Unsuback, Unsubscribe
-from ggfast._ext.topics import check_filter
 from ggfast.errors import Violation
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import RetainedMessage
@@ -68,7 +67,7 @@ def _too_large(name: str, connection: Connection) -> Violation:
 
 
 def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, bool]:
-    """(code for the SUBACK, whether the subscription is new). Raises Violation for what is no filter at all."""
+    """(code for the SUBACK, whether the subscription is new). Raises Malformed for what is no filter at all."""
     broker, session = connection.broker, connection.session
     known = session.subscriptions
     if len(known) >= broker.limits.subscriptions_max and pattern not in known:
@@ -78,12 +77,8 @@ def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, b
     try:
         return options & QOS, broker.router.subscribe(session, pattern, options)
     except Violation as error:
-        # A filter that is well-formed and past our bounds costs a 5.0 client that one subscription only.
-        if (
-            connection.level < LEVEL_5
-            or error.reason_code != Reason.TOPIC_FILTER_INVALID
-            or check_filter(pattern) is not None
-        ):
+        # A filter that is past our bounds costs a 5.0 client that one subscription only; one that is none raised more.
+        if connection.level < LEVEL_5 or error.reason_code != Reason.TOPIC_FILTER_INVALID:
             raise
         broker.counters.add("broker.refused.subscriptions")
         return Reason.TOPIC_FILTER_INVALID, False

@@ -171,7 +171,7 @@ def lines_of(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-@pytest.mark.parametrize("version", ["mqttv31", "mqttv311"])
+@pytest.mark.parametrize("version", ["mqttv31", "mqttv311", "mqttv5"])
 def test_mosquitto_clients(shared: BrokerProcess, qos: str, version: str) -> None:
     reader = mosquitto_sub(
         shared.port, "-V", version, "-t", f"m/{version}/#", "-q", qos, "-C", "2", "-F", "message %t %q %p"
@@ -181,15 +181,19 @@ def test_mosquitto_clients(shared: BrokerProcess, qos: str, version: str) -> Non
     assert lines_of(reader) == [f"message m/{version}/x {qos} one", f"message m/{version}/x {qos} two"]
 
 
-def test_mqtt_5_is_told_which_level_we_speak(shared: BrokerProcess) -> None:
-    done = subprocess.run(
-        ["mosquitto_pub", "-V", "mqttv5", "-p", str(shared.port), "-t", "t", "-m", "x"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode != 0
+def test_mosquitto_clients_with_what_5_adds(shared: BrokerProcess) -> None:
+    """Properties, retain options, expiry and `$SYS`, seen through a client that is not ours."""
+    five = ["-p", str(shared.port), "-V", "mqttv5"]
+    kept = ["-D", "publish", "content-type", "a/b", "-D", "publish", "message-expiry-interval", "100"]
+    named = ["-D", "publish", "user-property", "k", "v"]
+    mosquitto_pub(shared.port, *five[2:], "-t", "five/kept", "-r", "-q", "1", "-m", "x", *kept, *named)
+
+    def first(*options: str) -> str:
+        command = ["mosquitto_sub", *five, "-C", "1", *options]
+        return subprocess.run(command, check=True, timeout=TIMEOUT_S, capture_output=True, text=True).stdout.strip()
+
+    assert first("-t", "five/#", "-q", "2", "-F", "%t %r %q %C %P %p") == "five/kept 1 1 a/b k:v x"
+    assert first("-t", "$SYS/broker/version", "-F", "%r %p").startswith("1 ggfast ")
 
 
 # --- paho ----------------------------------------------------------------------------------------------

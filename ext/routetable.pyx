@@ -23,7 +23,7 @@ from ggfast._ext.publication cimport identifier_property
 from ggfast._ext.routecache cimport Share, hash_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault
 
-from ggfast.errors import Violation
+from ggfast.errors import Malformed, Violation
 from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
 
 cdef enum:
@@ -269,7 +269,7 @@ cdef class RouteTable(Outlet):
             self.subscribe(new, pattern, options)
 
     def subscribe(self, Recipient session not None, bytes pattern not None, int64_t options) -> bool:
-        """Grant a filter, replacing its options; True if it is new. Raises Violation for a bad filter.
+        """Grant a filter, replacing its options; True if it is new. Raises as `plain_filter`.
 
         `options` is the options byte of SUBSCRIBE (the QoS alone in MQTT 3.1.1) | subscription identifier << 8.
         """
@@ -287,7 +287,7 @@ cdef class RouteTable(Outlet):
         return new
 
     def unsubscribe(self, Recipient session not None, bytes pattern not None) -> bool:
-        """Take a filter away; False if it was not there. Raises Violation for a filter out of bounds."""
+        """Take a filter away; False if it was not there. Raises as `plain_filter`."""
         self.plain_filter(pattern)
         if session.subscriptions.pop(pattern, None) is None:
             return False
@@ -324,24 +324,26 @@ cdef class RouteTable(Outlet):
         return 0
 
     cdef bytes plain_filter(self, bytes pattern):
-        """The topic filter proper of a checked pattern: the pattern itself unless it is a shared subscription."""
+        """The topic filter proper of a pattern: the pattern itself unless it is a shared subscription.
+
+        Raises Malformed for what is no filter, Violation for one out of bounds, both with code 0x8F.
+        """
         cdef bytes plain = pattern
         cdef const char* fault
-        if PyBytes_GET_SIZE(pattern) > self.topic_bytes_max + 256:
-            raise Violation(f"a topic filter of {len(pattern)} bytes, the limit is {self.topic_bytes_max}",
-                            reason_code=0x8F)
         if pattern.startswith(SHARED):
             plain = share_filter(pattern)
             if plain is None:
-                raise Violation(f"{pattern[:256]!r} is not $share/<name>/<filter> [MQTT5-4.8.2-1, -2]",
+                raise Malformed(f"{pattern[:256]!r} is not $share/<name>/<filter> [MQTT5-4.8.2-1, -2]",
                                 reason_code=0x8F)
+        fault = filter_fault(<const uint8_t*> PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain), -1)
+        if fault != NULL:
+            raise Malformed(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7]",
+                            reason_code=0x8F)
         if PyBytes_GET_SIZE(plain) > self.topic_bytes_max:
             raise Violation(f"a topic filter of {len(plain)} bytes, the limit is {self.topic_bytes_max}",
                             reason_code=0x8F)
-        fault = filter_fault(<const uint8_t*> PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain),
-                             self.topic_slashes_max)
-        if fault != NULL:
-            raise Violation(f"topic filter {pattern[:256]!r} is not valid: {fault.decode()} [MQTT-4.7]",
+        if self.topic_slashes_max >= 0 and plain.count(b"/") > self.topic_slashes_max:
+            raise Violation(f"topic filter {pattern[:256]!r} is not valid: it has too many levels",
                             reason_code=0x8F)
         return plain
 

@@ -58,6 +58,7 @@ class Answer:
     session_present: bool
     code: int
     properties: dict[str, Any]
+    size: int
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ def read_answer(packet: bytes, first: int) -> Answer:
         raise BadPacket(f"reason code {code:02x} does not belong into this packet")
     if present and code:
         raise BadPacket("session present in a refusal")
-    return Answer(bool(present), code, properties)
+    return Answer(bool(present), code, properties, len(packet))
 
 
 def _read_properties(cursor: _Cursor, known: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
@@ -163,6 +164,8 @@ def complain(answer: Answer, wanted: Mapping[str, Any], names: dict[str, bytes])
         return f"reason code {answer.code:02x}, expected {allowed}"
     if answer.session_present != wanted["session-present"]:
         return f"session present {answer.session_present:d}, expected {wanted['session-present']:d}"
+    if answer.size > wanted["bytes-max"]:
+        return f"{answer.size} bytes, the client takes {wanted['bytes-max']}"
     for name, value in wanted["properties"].items():
         found = answer.properties.get(name)
         if isinstance(value, bool):

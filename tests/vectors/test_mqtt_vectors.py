@@ -221,6 +221,8 @@ def _property_bytes(data: bytes, at: int) -> int:
             "assigned_client_identifier is 'xz', expected 'xy'",
         ),
         ([("send", "c0 00"), ("expect-disconnect", "82")], "e0 01 82", ""),
+        ([("send", "c0 00"), ("expect-disconnect", {"code": "82", "bytes-max": 3})], "e0 01 82", ""),
+        ([("send", "c0 00"), ("expect-disconnect", {"code": "82", "bytes-max": 2})], "e0 01 82", "the client takes 2"),
         ([("send", "c0 00"), ("expect-disconnect", "00")], "e0 00", ""),
         ([("send", "c0 00"), ("expect-disconnect", "81 82")], "e0 07 82 05 1f 0002 'no'", ""),
         ([("send", "c0 00"), ("expect-disconnect", "81")], "e0 01 82", "reason code 82, expected 81"),

@@ -232,17 +232,18 @@ def _read_step(step: dict[str, Any], allowed: frozenset[str]) -> Step:
 
 
 def parse_wanted(value: Any) -> dict[str, Any]:
-    """What an `expect-connack` or `expect-disconnect` names, complete: codes, session-present, properties.
+    """What an `expect-connack` or `expect-disconnect` names, complete: codes, session-present, properties, bytes-max.
 
     A text is short for its code; `code` may list several where the specification leaves it open.
     """
     wanted = dict(value) if isinstance(value, dict) else {"code": value}
-    if unknown := wanted.keys() - {"code", "session-present", "properties"}:
+    if unknown := wanted.keys() - {"code", "session-present", "properties", "bytes-max"}:
         raise VectorError(f"unknown keys {sorted(unknown)} in {value}")
     return {
         "codes": bytes.fromhex(wanted.get("code", "00")),
         "session-present": bool(wanted.get("session-present", 0)),
         "properties": wanted.get("properties", {}),
+        "bytes-max": wanted.get("bytes-max", 268_435_460),
     }
 
 

@@ -1,11 +1,12 @@
-"""Plays the protocol vectors of `mqtt/*.json` against a live broker, over real sockets.
+"""Plays the protocol vectors of `mqtt/` (3.1.1) and `mqtt5/` (5.0) against a live broker, over real sockets.
 
 A vector is data: named connections, bytes sent, bytes expected. This module knows how to read that
 data, how to start the broker and how to play many cases at once; it knows nothing of what a packet
-means beyond its length. The format is described in README.md beside it.
+means beyond its length (packet5.py reads the two whose bytes are a broker's choice). The format is described
+in README.md beside it.
 
     python tests/vectors/runner.py play [part of a case name …]     play and print what failed
-    python tests/vectors/runner.py table                            rewrite mqtt/STATEMENTS.md
+    python tests/vectors/runner.py table                            rewrite the STATEMENTS.md of both
 
 GGFAST_VECTOR_BROKER=host:port plays against a broker that already runs. Cases marked `choice` (the
 specification leaves it open, we decided) are then left out, and a case with `peer_deviates` may fail.
@@ -30,7 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from vectorfile import TABLE, Case, Pattern, Step, load_cases, load_statements, shown, statement_table
+from packet5 import CONNACK, DISCONNECT, BadPacket, complain, read_answer
+from vectorfile import MQTT_3_1_1, MQTT_5, Case, Pattern, Step, load_cases, shown, statement_table
 
 TARGET_VARIABLE: Final = "GGFAST_VECTOR_BROKER"
 
@@ -41,6 +43,7 @@ START_S: Final = 20.0
 CASE_S: Final = 40.0
 AT_ONCE: Final = 24  # cases in flight; the broker sees about three connections of each
 
+VERSIONS: Final = (MQTT_3_1_1, MQTT_5)
 PINGREQ: Final = b"\xc0\x00"
 PINGRESP: Final = b"\xd0\x00"
 
@@ -227,6 +230,31 @@ class Player:
         if step.after_ms and after_ms < step.after_ms:
             raise Mismatch(f"the connection was closed after {after_ms:.0f} ms, expected {step.after_ms} at least")
 
+    async def _expect_connack(self, wire: Wire, step: Step) -> None:
+        await self._expect_answer(wire, step, CONNACK)
+        if step.value["codes"][0] >= 0x80:  # a refusal is the last word
+            await self._expect_end(wire)
+
+    async def _expect_disconnect(self, wire: Wire, step: Step) -> None:
+        await self._expect_answer(wire, step, DISCONNECT)
+        await self._expect_end(wire)
+
+    async def _expect_answer(self, wire: Wire, step: Step, first: int) -> None:
+        packet = await wire.take_packet()
+        if not packet and step.value["codes"][0] >= 0x80 and foreign_target():
+            return  # a server may leave without saying why; ours does say it
+        try:
+            complaint = complain(read_answer(packet, first), step.value, self.names)
+        except BadPacket as error:
+            complaint = str(error)
+        if complaint:
+            end = " and then the end of the connection" if wire.closed_at else ""
+            raise Mismatch(f"{complaint}; got {shown(packet) or 'nothing'}{end}")
+
+    async def _expect_end(self, wire: Wire) -> None:
+        if not await wire.until_closed(time.monotonic() + ANSWER_S) or wire.buffer:
+            raise Mismatch(f"expected the end of the connection, got {shown(bytes(wire.buffer)) or 'nothing'}")
+
     async def _expect_nothing(self, wire: Wire, step: Step) -> None:
         if step.value == "wait":
             if await wire.until_closed(time.monotonic() + QUIET_S):
@@ -245,13 +273,14 @@ class Player:
 
     async def _clean_up(self) -> None:
         """Leave nothing behind in the broker and rely on nothing left there: sessions, retained messages."""
+        level = self.case.level
         for client_id in self.case.sessions:
-            await _visit(self.host, self.port, client_id, b"")
+            await _visit(self.host, self.port, level, client_id, b"")
         for topic in self.case.retained:
-            clear = len(topic).to_bytes(2, "big") + topic
+            clear = len(topic).to_bytes(2, "big") + topic + (b"\0" if level == 5 else b"")
             size = len(clear)
             length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
-            await _visit(self.host, self.port, b"", b"\x31" + length + clear)
+            await _visit(self.host, self.port, level, b"", b"\x31" + length + clear)
 
 
 def _same_packets(patterns: Sequence[Pattern], packets: Sequence[bytes], names: dict[str, bytes]) -> bool:
@@ -273,14 +302,16 @@ async def _open(host: str, port: int) -> Wire:
     return wire
 
 
-async def _visit(host: str, port: int, client_id: bytes, packets: bytes) -> None:
-    """Connect with a clean session, send, be sure it was processed, leave."""
-    body = b"\0\4MQTT\4\2\0\0" + len(client_id).to_bytes(2, "big") + client_id
+async def _visit(host: str, port: int, level: int, client_id: bytes, packets: bytes) -> None:
+    """Connect with a session that ends at once, send, be sure it was processed, leave."""
+    properties = b"\0" if level == 5 else b""  # no session expiry interval: 0 s
+    body = b"\0\4MQTT" + bytes([level]) + b"\2\0\0" + properties + len(client_id).to_bytes(2, "big") + client_id
     wire = await _open(host, port)
     wire.send(b"\x10" + bytes([len(body)]) + body + packets + PINGREQ)
-    answer = await wire.take(6)
-    if answer != b"\x20\2\0\0" + PINGRESP:
-        raise Mismatch(f"cannot clean up, the broker answered {answer.hex(' ')}")
+    connack = await wire.take_packet()
+    pingresp = await wire.take(2)
+    if connack[:1] != b"\x20" or connack[2:4] != b"\0\0" or pingresp != PINGRESP:
+        raise Mismatch(f"cannot clean up, the broker answered {(connack + pingresp).hex(' ')}")
     wire.send(b"\xe0\0")
     await wire.until_closed(time.monotonic() + ANSWER_S)
     wire.drop("fin")
@@ -383,9 +414,10 @@ def _await_listener(starting: Broker) -> Broker:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line of the module's docstring; exit status 1 if a case failed."""
-    cases = load_cases()
+    cases = load_cases(*VERSIONS)
     if arguments == ["table"]:
-        TABLE.write_text(statement_table(load_statements(), cases))
+        for version in VERSIONS:
+            version.table.write_text(statement_table(version, cases))
         return 0
     if not arguments or arguments[0] != "play":
         print(__doc__, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 as data: every vector against a live broker, and the vectors against their own rules.
+"""MQTT 3.1.1 and 5.0 as data: every vector against a live broker, and the vectors against their own rules.
 
 All selected cases are played once, at the same time, against one broker process; each is then a test of
 its own, so that `-k MQTT-3.3.1` plays and reports just those.
@@ -14,18 +14,21 @@ from dataclasses import dataclass
 import pytest
 from runner import Player, broker, foreign_target, play_all, playable, waits_ms
 from vectorfile import (
-    TABLE,
+    MQTT_3_1_1,
     Case,
     Pattern,
     Step,
     VectorError,
+    Version,
     load_cases,
     load_statements,
     parse_pattern,
+    parse_wanted,
     statement_table,
 )
 
-CASES = load_cases()
+VERSIONS = (MQTT_3_1_1,)  # the broker's versions
+CASES = load_cases(*VERSIONS)
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,28 @@ def test_fragments_change_nothing(seed: int) -> None:
 # --- the vectors themselves ----------------------------------------------------------------------------
 
 
-def test_every_statement_is_covered() -> None:
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.title)
+def test_every_statement_is_covered(version: Version) -> None:
     """A statement has a case (a choice of ours does not count) or a reason why no vector can show it."""
-    covered = {statement for case in CASES if not case.choice for statement in case.statements}
-    statements = load_statements()
+    cases = [case for case in CASES if case.level == version.level]
+    covered = {statement for case in cases if not case.choice for statement in case.statements}
+    statements = load_statements(version)
     assert covered <= statements.keys()
     assert [name for name, entry in statements.items() if (name in covered) == ("not_here" in entry)] == []
 
 
-def test_table_is_current() -> None:
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.title)
+def test_table_is_current(version: Version) -> None:
     """If not: python tests/vectors/runner.py table"""
-    assert TABLE.read_text() == statement_table(load_statements(), CASES)
+    assert version.table.read_text() == statement_table(version, CASES)
 
 
 def test_cases_are_named_after_what_they_prove() -> None:
+    choices = {version.level: version.choice for version in VERSIONS}
     for case in CASES:
         first, _, slug = case.name.partition(".") if case.choice else case.name.rpartition(".")
         assert slug, case.name
-        assert first == ("choice" if case.choice else case.statements[0]), case.name
+        assert first == (choices[case.level] if case.choice else case.statements[0]), case.name
         assert case.why.endswith("."), case.name
 
 
@@ -120,11 +127,24 @@ def _client_id_or_topic(pattern: Pattern) -> list[bytes]:
     body += 1
     if data[0] == 0x10 and data[body : body + 6] == b"\0\4MQTT":
         body += 10
+        if data[body - 4 : body - 3] == b"\5":
+            body += _property_bytes(data, body)
     elif data[0] >> 4 != 3:
         return []
     length = int.from_bytes(data[body : body + 2], "big")
     text = data[body + 2 : body + 2 + length]
     return [text] if text and len(text) == length else []
+
+
+def _property_bytes(data: bytes, at: int) -> int:
+    """How long the properties at `at` are, with their own length."""
+    value = shift = 0
+    for used, byte in enumerate(data[at : at + 4], 1):
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return used + value
+        shift += 7
+    return 0
 
 
 # --- the runner itself: it must be able to say no ------------------------------------------------------
@@ -149,11 +169,79 @@ def _client_id_or_topic(pattern: Pattern) -> list[bytes]:
         ([("send", "c0 00"), ("expect", "40 02 {p}")], "40 02 0000", "expected 40 02 {p}"),
         ([("send", "c0 00"), ("expect", "40 02 {p} 40 02 {p}")], "40 02 0001 40 02 0002", "expected 40 02"),
         ([("send", "c0 00"), ("expect", "{p} {q}"), ("distinct", ["p", "q"])], "0001 0001", "['0001', '0001']"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 03 00 00 00", ""),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 03 01 00 00", "session present 1, expected 0"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 03 00 87 00", "reason code 87, expected 00"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 03 00 42 00", "42 does not belong"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 03 02 00 00", "may be 0 or 1 is 2"),
+        ([("send", "c0 00"), ("expect-connack", "87")], "20 03 01 87 00", "session present in a refusal"),
+        (
+            [("send", "c0 00"), ("expect-connack", "87")],
+            "20 03 00 87 00 d0",
+            "expected the end of the connection, got d0",
+        ),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 02 00 00", "1 bytes expected at 4, 0 there"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 06 00 00 03 21 0000", "receive_maximum is 0"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 09 00 00 06 21 0001 21 0001", "receive_maximum twice"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 06 00 00 03 23 0001", "property 23 does not belong"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 07 00 00 04 21 0001", "cut short"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 06 00 00 04 21 0001", "property length is not what is left"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 06 00 00 03 12 0000 d0", "left over at the end: d0"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 07 00 00 04 1f 0001 ff", "not UTF-8"),
+        ([("send", "c0 00"), ("expect-connack", {})], "20 8300 00 00 00", "more bytes than it needs"),
+        ([("send", "c0 00"), ("expect-connack", {})], "d0 00", "another packet; got d0 00"),
+        (
+            [("send", "c0 00"), ("expect-connack", {"properties": {"receive_maximum": 2, "maximum_qos": False}})],
+            "20 06 00 00 03 21 0002",
+            "",
+        ),
+        (
+            [("send", "c0 00"), ("expect-connack", {"properties": {"receive_maximum": 3}})],
+            "20 06 00 00 03 21 0002",
+            "receive_maximum is 2, expected 3",
+        ),
+        (
+            [("send", "c0 00"), ("expect-connack", {"properties": {"maximum_qos": True}})],
+            "20 06 00 00 03 21 0002",
+            "maximum_qos is None, expected any value",
+        ),
+        (
+            [("send", "c0 00"), ("expect-connack", {"properties": {"receive_maximum": False}})],
+            "20 06 00 00 03 21 0002",
+            "receive_maximum is 2, expected none",
+        ),
+        (
+            [
+                ("send", "c0 00"),
+                ("expect-connack", {"properties": {"assigned_client_identifier": "{id}"}}),
+                ("expect", "0002 'xy' d0"),
+                ("expect-connack", {"properties": {"assigned_client_identifier": "{id}"}}),
+            ],
+            "20 08 00 00 05 12 0002 'xy' 0002 'xy' d0 20 08 00 00 05 12 0002 'xz'",
+            "assigned_client_identifier is 'xz', expected 'xy'",
+        ),
+        ([("send", "c0 00"), ("expect-disconnect", "82")], "e0 01 82", ""),
+        ([("send", "c0 00"), ("expect-disconnect", {"code": "82", "bytes-max": 3})], "e0 01 82", ""),
+        ([("send", "c0 00"), ("expect-disconnect", {"code": "82", "bytes-max": 2})], "e0 01 82", "the client takes 2"),
+        ([("send", "c0 00"), ("expect-disconnect", "00")], "e0 00", ""),
+        ([("send", "c0 00"), ("expect-disconnect", "81 82")], "e0 07 82 05 1f 0002 'no'", ""),
+        ([("send", "c0 00"), ("expect-disconnect", "81")], "e0 01 82", "reason code 82, expected 81"),
+        ([("send", "c0 00"), ("expect-disconnect", "82")], "e0 01 82 d0 00", "expected the end of the connection"),
+        ([("send", "c0 00"), ("expect-disconnect", "82")], "e0 07 82 05 11 00000001", "property 11 does not belong"),
+        ([("send", "c0 00"), ("expect-disconnect", "82")], "", "another packet; got nothing"),
     ],
 )
 def test_runner_notices(steps: list[tuple[str, object]], answer: str, complaint: str) -> None:
     """Against a server that answers the first bytes it gets with `answer` and closes."""
-    compiled = [Step(kind, "a", _compiled(value), "") for kind, value in steps]
+    compiled = [
+        Step(
+            kind,
+            "a",
+            parse_wanted(value) if kind.endswith(("connack", "disconnect")) else _compiled(value),
+            "",
+        )
+        for kind, value in steps
+    ]
     case = Case("self", "self.json", (), "", tuple(compiled))
     found = asyncio.run(_play_against(parse_pattern(answer).fill({}), case))
     assert complaint in found if complaint else found == ""

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-VECTORS: Final = Path(__file__).parent / "mqtt"
-STATEMENTS: Final = VECTORS / "statements.json"
-TABLE: Final = VECTORS / "STATEMENTS.md"
-
 STEP_KINDS: Final = frozenset(
     ["send", "expect", "expect-set", "expect-any", "expect-close", "expect-nothing", "close", "wait-ms", "distinct"]
 )
+STEP_KINDS_5: Final = frozenset(["expect-connack", "expect-disconnect"])
 STEP_OPTIONS: Final = frozenset(["on", "note", "bytewise", "after-ms", "before-ms"])
 CASE_KEYS: Final = frozenset(
     ["name", "statements", "why", "steps", "sessions", "retained", "alone", "choice", "peer_deviates"]
@@ -28,6 +25,35 @@ CASE_KEYS: Final = frozenset(
 
 class VectorError(Exception):
     """A vector file is written wrongly: our mistake, found before anything is played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of the protocol: its folder of vectors, its level in CONNECT, how its cases are named."""
+
+    title: str
+    folder: str
+    level: int
+    choice: str  # first word of the names of cases that pin a choice of ours
+
+    @property
+    def path(self) -> Path:
+        """Where its files are."""
+        return Path(__file__).parent / self.folder
+
+    @property
+    def table(self) -> Path:
+        """The table of statements made of them."""
+        return self.path / "STATEMENTS.md"
+
+    @property
+    def step_kinds(self) -> frozenset[str]:
+        """What a step of its cases may be."""
+        return STEP_KINDS | STEP_KINDS_5 if self.level == 5 else STEP_KINDS
+
+
+MQTT_3_1_1: Final = Version("MQTT 3.1.1", "mqtt", 4, "choice")
+MQTT_5: Final = Version("MQTT 5.0", "mqtt5", 5, "choice5")
 
 
 # --- notation ------------------------------------------------------------------------------------------
@@ -116,7 +142,9 @@ class Step:
 
     kind: str
     on: str
-    value: Any  # Pattern, list of Pattern, list of list of Pattern, text or number, by kind
+    value: (
+        Any  # Pattern, list of Pattern, list of list of Pattern, text, number or what is wanted of an answer, by kind
+    )
     note: str
     bytewise: bool = False
     after_ms: int = 0
@@ -132,6 +160,7 @@ class Case:
     statements: tuple[str, ...]
     why: str
     steps: tuple[Step, ...]
+    level: int = 4
     sessions: tuple[bytes, ...] = ()
     retained: tuple[bytes, ...] = ()
     alone: bool = False
@@ -139,30 +168,32 @@ class Case:
     peer_deviates: str = ""
 
 
-def load_cases(folder: Path = VECTORS) -> list[Case]:
+def load_cases(*versions: Version) -> list[Case]:
     """All cases of all files, in order. VectorError names the file and case of the first mistake."""
     cases: list[Case] = []
-    for path in sorted(folder.glob("*.json")):
-        if path != STATEMENTS:
-            document = json.loads(path.read_text())
-            cases.extend(_read_case(path.name, entry) for entry in document["cases"])
-    twice = {case.name for case in cases if [other.name for other in cases].count(case.name) > 1}
-    if twice:
-        raise VectorError(f"case names used twice: {sorted(twice)}")
+    for version in versions:
+        for path in sorted(version.path.glob("*.json")):
+            if not path.name.startswith("statements"):
+                document = json.loads(path.read_text())
+                cases.extend(_read_case(version, path.name, entry) for entry in document["cases"])
+    names = [case.name for case in cases]
+    if len(names) != len(set(names)):
+        raise VectorError(f"case names used twice: {sorted({name for name in names if names.count(name) > 1})}")
     return cases
 
 
-def _read_case(file: str, entry: dict[str, Any]) -> Case:
+def _read_case(version: Version, file: str, entry: dict[str, Any]) -> Case:
     name = entry.get("name", "?")
     try:
         if unknown := entry.keys() - CASE_KEYS:
             raise VectorError(f"unknown keys {sorted(unknown)}, expected some of {sorted(CASE_KEYS)}")
         return Case(
             name=name,
-            file=file,
+            file=f"{version.folder}/{file}",
             statements=tuple(entry["statements"]),
             why=entry["why"],
-            steps=tuple(_read_step(step) for step in entry["steps"]),
+            steps=tuple(_read_step(step, version.step_kinds) for step in entry["steps"]),
+            level=version.level,
             sessions=tuple(parse_pattern(text).fill({}) for text in entry.get("sessions", ())),
             retained=tuple(parse_pattern(text).fill({}) for text in entry.get("retained", ())),
             alone=entry.get("alone", False),
@@ -170,13 +201,13 @@ def _read_case(file: str, entry: dict[str, Any]) -> Case:
             peer_deviates=entry.get("peer_deviates", ""),
         )
     except (VectorError, KeyError) as error:
-        raise VectorError(f"{file}: {name}: {error}") from error
+        raise VectorError(f"{version.folder}/{file}: {name}: {error}") from error
 
 
-def _read_step(step: dict[str, Any]) -> Step:
-    kinds = step.keys() & STEP_KINDS
-    if len(kinds) != 1 or step.keys() - STEP_KINDS - STEP_OPTIONS:
-        raise VectorError(f"step {step} needs exactly one of {sorted(STEP_KINDS)} and known options")
+def _read_step(step: dict[str, Any], allowed: frozenset[str]) -> Step:
+    kinds = step.keys() & allowed
+    if len(kinds) != 1 or step.keys() - allowed - STEP_OPTIONS:
+        raise VectorError(f"step {step} needs exactly one of {sorted(allowed)} and known options")
     kind = kinds.pop()
     value: Any = step[kind]
     if kind in ("send", "expect"):
@@ -185,6 +216,8 @@ def _read_step(step: dict[str, Any]) -> Step:
         value = [parse_pattern(text) for text in value]
     elif kind == "expect-any":
         value = [[parse_pattern(text) for text in alternative] for alternative in value]
+    elif kind in STEP_KINDS_5:
+        value = parse_wanted(value)
     if kind not in ("wait-ms", "distinct") and "on" not in step:
         raise VectorError(f"step {step} does not say on which connection")
     return Step(
@@ -198,26 +231,49 @@ def _read_step(step: dict[str, Any]) -> Step:
     )
 
 
+def parse_wanted(value: Any) -> dict[str, Any]:
+    """What an `expect-connack` or `expect-disconnect` names, complete: codes, session-present, properties, bytes-max.
+
+    A text is short for its code; `code` may list several where the specification leaves it open.
+    """
+    wanted = dict(value) if isinstance(value, dict) else {"code": value}
+    if unknown := wanted.keys() - {"code", "session-present", "properties", "bytes-max"}:
+        raise VectorError(f"unknown keys {sorted(unknown)} in {value}")
+    return {
+        "codes": bytes.fromhex(wanted.get("code", "00")),
+        "session-present": bool(wanted.get("session-present", 0)),
+        "properties": wanted.get("properties", {}),
+        "bytes-max": wanted.get("bytes-max", 268_435_460),
+    }
+
+
 # --- the table of statements ---------------------------------------------------------------------------
 
 
-def load_statements(path: Path = STATEMENTS) -> dict[str, dict[str, str]]:
+def load_statements(version: Version) -> dict[str, dict[str, str]]:
     """Statement id → `says` (our words) and, if no vector can show it, `not_here` (why, or where it is held)."""
-    statements: dict[str, dict[str, str]] = json.loads(path.read_text())["statements"]
-    return statements
+    statements: dict[str, dict[str, str]] = {}
+    for path in sorted(version.path.glob("statements*.json")):
+        found: dict[str, dict[str, str]] = json.loads(path.read_text())["statements"]
+        if twice := found.keys() & statements.keys():
+            raise VectorError(f"{path.name}: statements listed twice: {sorted(twice)}")
+        statements |= found
+    return dict(sorted(statements.items(), key=lambda item: [int(number) for number in re.findall(r"\d+", item[0])]))
 
 
-def statement_table(statements: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> str:
-    """The text of STATEMENTS.md."""
+def statement_table(version: Version, cases: Sequence[Case]) -> str:
+    """The text of the version's STATEMENTS.md."""
     lines = [
-        "# MQTT 3.1.1: statements and the vectors that prove them",
+        f"# {version.title}: statements and the vectors that prove them",
         "",
-        "Written by `python tests/vectors/runner.py table` from `statements.json` and the vectors; do not edit.",
+        "Written by `python tests/vectors/runner.py table` from the statement files and the vectors; do not edit.",
         "",
         "| statement | in short | cases |",
         "|---|---|---|",
     ]
-    for statement, entry in statements.items():
+    for statement, entry in load_statements(version).items():
         names = [f"`{case.name}`" for case in cases if statement in case.statements]
-        lines.append(f"| {statement} | {entry['says']} | {'<br>'.join(names) or '— ' + entry['not_here']} |")
+        lines.append(
+            f"| {statement} | {entry['says']} | {'<br>'.join(names) or '— ' + entry.get('not_here', 'no case')} |"
+        )
     return "\n".join(lines) + "\n"

@@ -66,6 +66,7 @@ cdef class Recipient:
     cdef Backlog backlog
     cdef Receipts receipts
     cdef Py_ssize_t unsent               # entries at the window's end that this connection has not sent yet
+    cdef Py_ssize_t under_way            # entries that this connection has sent and that are not acknowledged
     cdef Py_ssize_t window_max           # the client's Receive Maximum and our own bound
     cdef Py_ssize_t packet_bytes_max     # what the client takes; 0: anything
     cdef readonly bint problem_info      # the client wants reason strings
@@ -85,6 +86,7 @@ cdef class Recipient:
                      Message** shared) except -1
     cdef int append_frames(self, const uint8_t* frames, Py_ssize_t count, Py_ssize_t messages,
                            bint alone, bint last) except -1
+    cdef bint has_room(self) noexcept
     cdef bint is_full(self, int qos, Py_ssize_t size) noexcept
     cdef bint fits(self, PublishView* view, int qos, Py_ssize_t ids_bytes) noexcept
     cdef int put(self, PublishView* view, int qos, bint retain, bint dup, int packet_id, const uint8_t* ids,

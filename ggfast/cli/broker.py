@@ -20,6 +20,7 @@ from pathlib import Path
 import uvloop
 
 from ggfast import limits
+from ggfast._ext.bounds import PACKET_BYTES_TOP
 from ggfast._ext.routes import Router
 from ggfast._ext.topics import TREE_LEVELS_MAX
 from ggfast.clock import SystemClock
@@ -31,6 +32,7 @@ from ggfast.mqtt.hooks import OpenHooks
 from ggfast.mqtt.limits import BrokerLimits
 from ggfast.net.tls import server_context
 
+ANY = sys.maxsize
 CONNECT_FIELDS_BYTES = 64 * limits.KIB + 16  # what a packet may hold beside the payload: a topic and a header
 
 
@@ -49,37 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="keep retained messages and persistent sessions here from an orderly stop to the next start",
     )
+    packet_bytes, forever_s = limits.OPEN_PAYLOAD_BYTES_MAX + CONNECT_FIELDS_BYTES, limits.BROKER_SESSION_EXPIRY_S_MAX
     whole = (
-        ("--max-packet-bytes", limits.OPEN_PAYLOAD_BYTES_MAX + CONNECT_FIELDS_BYTES, "largest MQTT packet"),
-        ("--max-connections", limits.BROKER_CONNECTIONS_MAX, "connections at a time"),
-        ("--max-subscriptions", limits.BROKER_SUBSCRIPTIONS_MAX, "topic filters of one client"),
-        ("--max-inflight", limits.BROKER_INFLIGHT_MAX, "unacknowledged QoS 1 and 2 messages to one client"),
-        ("--max-queue-bytes", limits.BROKER_QUEUE_BYTES_MAX, "QoS 1 and 2 messages waiting for one client"),
-        ("--max-queue-messages", limits.BROKER_QUEUE_ENTRIES_MAX, "the same, as a number of messages"),
-        ("--max-output-bytes", limits.BROKER_OUTPUT_BYTES_MAX, "unwritten output of one client"),
-        ("--max-retained-bytes", limits.BROKER_RETAINED_BYTES_MAX, "all retained messages together"),
-    )
-    for name, default, text in whole:
-        parser.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} (default: %(default)s)")
-    bounded = (
+        ("--max-packet-bytes", 1, PACKET_BYTES_TOP, packet_bytes, "largest MQTT packet"),
+        ("--max-connections", 1, ANY, limits.BROKER_CONNECTIONS_MAX, "connections at a time"),
+        ("--max-subscriptions", 1, ANY, limits.BROKER_SUBSCRIPTIONS_MAX, "topic filters of one client"),
+        ("--max-inflight", 1, 32_768, limits.BROKER_INFLIGHT_MAX, "unacknowledged QoS 1 and 2 messages to one client"),
+        ("--max-queue-bytes", 1, ANY, limits.BROKER_QUEUE_BYTES_MAX, "QoS 1 and 2 messages waiting for one client"),
+        ("--max-queue-messages", 1, ANY, limits.BROKER_QUEUE_ENTRIES_MAX, "the same, as a number of messages"),
+        ("--max-output-bytes", 1, ANY, limits.BROKER_OUTPUT_BYTES_MAX, "unwritten output of one client"),
+        ("--max-retained-bytes", 1, ANY, limits.BROKER_RETAINED_BYTES_MAX, "all retained messages together"),
         ("--receive-max", 1, 65_535, limits.BROKER_RECEIVE_MAX, "QoS 2 messages a client may have under way"),
         ("--topic-aliases", 0, 65_535, limits.BROKER_ALIASES_MAX, "topics a client may abbreviate"),
         (
-            "--session-expiry-max",
-            0,
-            limits.BROKER_SESSION_EXPIRY_S_MAX,
-            limits.BROKER_SESSION_EXPIRY_S_MAX,
-            "seconds an MQTT 5.0 session is kept at most; 4294967295: as long as the client asks, for ever included",
+            *("--session-expiry-max", 0, forever_s, forever_s),
+            "seconds an MQTT 5.0 session is kept at most; 4294967295: as long as its client asks, for ever included",
         ),
         (
-            "--keep-alive-max",
-            0,
-            65_535,
-            limits.BROKER_KEEP_ALIVE_S_MAX,
+            *("--keep-alive-max", 0, 65_535, limits.BROKER_KEEP_ALIVE_S_MAX),
             "longest keep-alive of an MQTT 5.0 client in seconds; 0: the client's own",
         ),
     )
-    for name, least, most, default, text in bounded:
+    for name, least, most, default, text in whole:
         parser.add_argument(
             name, type=_whole(least, most), default=default, metavar="N", help=f"{text} (default: %(default)s)"
         )
@@ -106,24 +99,19 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
-    return number
-
-
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         found = int(text)
         if not least <= found <= most:
-            raise argparse.ArgumentTypeError(f"found {text}, expected {least} to {most}")
+            upper = "or more" if most == ANY else f"to {most}"
+            raise argparse.ArgumentTypeError(f"found {text}, expected {least} {upper}")
         return found
 
     return number
 
 
-def _broker_limits(args: argparse.Namespace) -> BrokerLimits:
+def broker_limits(args: argparse.Namespace) -> BrokerLimits:
+    """The limits that the options make."""
     return BrokerLimits(
         packet_bytes_max=args.max_packet_bytes,
         payload_bytes_max=args.max_packet_bytes,
@@ -183,7 +171,7 @@ async def _serve(args: argparse.Namespace) -> int:
     sock = _listen(args.host, args.port)
     # Depth is bounded only by what a look-up can descend.
     router = Router(True, topic_slashes_max=TREE_LEVELS_MAX - 1)
-    broker = Broker(loop, router, OpenHooks(), _broker_limits(args), SystemClock(), Counters())
+    broker = Broker(loop, router, OpenHooks(), broker_limits(args), SystemClock(), Counters())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -24,7 +24,7 @@ from ggfast._ext.framing import (
     Connect,
 )
 from ggfast._ext.properties import Value
-from ggfast.errors import Violation
+from ggfast.errors import NotAuthorized, Violation
 from ggfast.limits import MQTT_PACKET_BYTES_MAX
 from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
 from ggfast.mqtt.reasons import Reason
@@ -54,7 +54,10 @@ def connect(connection: Connection, packet: Connect) -> None:
     if fault is not None:
         return connection.refuse(fault)
     if packet.will is not None:
-        check_will(packet.will, broker.router, broker.limits.payload_bytes_max)
+        try:
+            check_will(packet.will, broker.router, broker.limits.payload_bytes_max)
+        except NotAuthorized as error:
+            return connection.refuse(Refused(Reason.NOT_AUTHORIZED, str(error)))
     info = ConnectInfo(
         client_id,
         packet.username,

@@ -27,7 +27,6 @@ class SystemTopics:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._watchers: set[Recipient] = set()
-        self._told: dict[bytes, bytes] = {}
         self._next_at = 0.0
 
     def notice(self, session: Recipient, pattern: bytes) -> None:
@@ -54,8 +53,8 @@ class SystemTopics:
         self._next_at = broker.clock.monotonic() + broker.limits.sys_interval_s
         for name, value in self._figures().items():
             payload = str(value).encode()
-            if self._told.get(name) != payload:
-                self._told[name] = payload
+            known = broker.retained.get("", ROOT + name)
+            if known is None or known.payload != payload:
                 broker.router.publish(OWN_SOURCE, ROOT + name, payload, 0, True)
 
     def _figures(self) -> dict[bytes, int | str]:

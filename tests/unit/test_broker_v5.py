@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ggfast._ext.framing import (
     decode,
 )
 from ggfast._ext.routes import Router
+from ggfast.cli import broker as command
 from ggfast.mqtt.hooks import Accepted, Client, ConnectInfo, OpenHooks, Refused
 from ggfast.mqtt.limits import BrokerLimits
 from ggfast.mqtt.reasons import Reason, connack_code, disconnect_code
@@ -243,7 +245,7 @@ def test_a_will_that_could_not_go_out_keeps_the_client_out(will: Will, code: int
     new, old = world.open(), world.open()
     (connack,) = new.ask(Connect(5, True, 0, "c", will))
     assert isinstance(connack, Connack) and connack.code == code
-    assert old.ask(Connect(4, True, 0, "c", will)) == []
+    assert old.ask(Connect(4, True, 0, "c", will)) == ([Connack(False, 5)] if code == 0x87 else [])
     assert new.closed and old.closed
     assert world.broker.clients() == []
 
@@ -485,3 +487,40 @@ def test_connack_bytes_as_the_specification_lays_them_out() -> None:
     data = bytes(client.transport.written)
     assert data == b"\x20\x0b\x00\x00\x08\x21\x00\x03\x27\x00\x00\x12\x34"
     assert decode(data, 5) == Connack(False, 0, {"receive_maximum": 3, "maximum_packet_size": 0x1234})
+
+
+# --- the command's options -----------------------------------------------------------------------------
+
+
+def parsed(*options: str) -> BrokerLimits:
+    """The limits that options of `ggfast-core broker` make."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.broker_limits(parser.parse_args(options))
+
+
+def test_options_set_the_terms() -> None:
+    default, found = BrokerLimits(), parsed()
+    for name in ("receive_max", "aliases_max", "session_expiry_max_s", "keep_alive_max_s"):
+        assert getattr(found, name) == getattr(default, name)
+    found = parsed(
+        "--receive-max=7", "--topic-aliases=0", "--session-expiry-max=3600", "--keep-alive-max=60"
+    )  # fmt: skip
+    assert (found.receive_max, found.aliases_max) == (7, 0)
+    assert (found.session_expiry_max_s, found.keep_alive_max_s) == (3600, 60)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--receive-max=0",
+        "--receive-max=65536",
+        "--topic-aliases=-1",
+        "--session-expiry-max=4294967296",
+        "--keep-alive-max=x",
+    ],
+)
+def test_options_out_of_range_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(option)
+    assert option.split("=")[0] in capsys.readouterr().err

@@ -366,7 +366,7 @@ def test_corrupt_state_is_reported_and_set_aside(tmp_path: Path, position: int) 
         (["--tls-cert", "x"], "--tls-key"),
         (["--tls-cert", "/none", "--tls-key", "/none"], "/none"),
         (["--host", "203.0.113.1"], "cannot listen"),
-        (["--max-packet-bytes", "0"], "expected 1 or more"),
+        (["--max-packet-bytes", "0"], "expected 1 to 268000000"),
     ],
 )
 def test_wrong_options_are_refused_with_a_reason(options: Sequence[str], words: str) -> None:

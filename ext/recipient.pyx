@@ -16,7 +16,6 @@ happens at them:
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memset
 
 from ggfast._ext.aliases cimport alias_clear, alias_of, alias_set
 from ggfast._ext.bounds cimport SessionLimits
@@ -137,7 +136,7 @@ cdef class Recipient:
             self.touch()
             return 1
         if (self.state == LIVE and self.backlog.count == 0 and self.unsent == 0 and not self.write_paused
-                and self.window.count < self.window_max):
+                and self.has_room()):
             return self.launch(view, qos, retain, ids, ids_bytes, shared)
         return self.enqueue(view, qos, retain, ids, ids_bytes, shared)
 
@@ -204,6 +203,10 @@ cdef class Recipient:
         self.aliases_out.count = alias
         return alias
 
+    cdef bint has_room(self) noexcept:
+        """Whether one more may be under way. Entries acknowledged out of turn take room in the window alone."""
+        return self.under_way < self.window_max and self.window.count < self.limits.inflight_max
+
     cdef bint is_full(self, int qos, Py_ssize_t size) noexcept:
         """Whether a message would be dropped now."""
         if qos == 0:
@@ -259,6 +262,7 @@ cdef class Recipient:
             flight.message = self.stored_form(view, ids, ids_bytes, shared)
             self.stored_bytes += message_size(flight.message)
         flight.state = SENT_ONCE if qos == 1 else SENT_TWICE
+        self.under_way += 1
         self.put(view, qos, retain, False, window_id(&self.window, self.window.count - 1), ids, ids_bytes)
         self.messages_out += 1
         self.outlet.tally.sent += 1
@@ -291,7 +295,7 @@ cdef class Recipient:
         if self.unsent:
             self.resend()
         while (self.backlog.count and self.unsent == 0 and self.state == LIVE and not self.write_paused
-               and self.window.count < self.window_max):
+               and self.has_room()):
             entry = backlog_pop(&self.backlog)
             self.stored_bytes -= message_size(entry.message) + <Py_ssize_t> sizeof(Queued)
             try:
@@ -315,12 +319,11 @@ cdef class Recipient:
         cdef Flight* flight
         cdef PublishView view
         cdef Py_ssize_t at
-        while self.unsent and self.state == LIVE and not self.write_paused:
+        while self.unsent and self.state == LIVE and not self.write_paused and self.under_way < self.window_max:
             at = self.window.count - self.unsent
-            if at >= self.window_max:
-                break
             flight = window_at(&self.window, at)
             self.unsent -= 1
+            self.under_way += flight.state != DONE
             if flight.state == RELEASED:
                 put_ack(self.out, 0x62, window_id(&self.window, at))
             elif flight.state != DONE and flight.message != NULL:
@@ -331,6 +334,7 @@ cdef class Recipient:
                 else:
                     self.outlet.tally.too_large += 1
                     self.dropped += 1
+                    self.under_way -= 1
                     self.stored_bytes -= message_size(flight.message)
                     window_land(&self.window, flight)
         return self.touch()
@@ -340,6 +344,7 @@ cdef class Recipient:
         if flight.message != NULL:
             self.stored_bytes -= message_size(flight.message)
         window_land(&self.window, flight)
+        self.under_way -= 1
         if self.backlog.count or self.unsent:
             self.pump()
         if self.congested:
@@ -381,7 +386,7 @@ cdef class Recipient:
         window_clear(&self.window)
         backlog_clear(&self.backlog)
         receipts_clear(&self.receipts)
-        self.stored_bytes = self.unsent = 0
+        self.stored_bytes = self.unsent = self.under_way = 0
         return 0
 
     # --- the slow lane's side --------------------------------------------------------------------------

@@ -65,7 +65,8 @@ cdef class Router(RouteTable):
         if view.qos or view.retain or route.others is not None or route.shares is not None or not view.verbatim:
             self.settle()
             make_forwarded(view, self.scratch)
-            if self.deliver(route, source, source.source, view, None):
+            self.deliver(route, source, source.source, view, None)
+            if route.hop_count or route.others is not None or route.shares is not None:
                 return 0
             return NOBODY if route.permitted else NOT_AUTHORIZED
         if route.hop_count == 0:
@@ -337,7 +338,7 @@ cdef Hop* choose(ShareRoute share) noexcept:
     for i in range(share.hop_count):
         hop = &share.hops[(share.share.turn + i) % share.hop_count]
         session = <Recipient> hop.session
-        if session.state == LIVE and not session.congested and session.window.count < session.window_max:
+        if session.state == LIVE and not session.congested and session.has_room():
             return hop
         if session.state == LIVE and connected == NULL:
             connected = hop

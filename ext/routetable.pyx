@@ -21,7 +21,7 @@ cimport cython
 
 from ggfast._ext.publication cimport identifier_property
 from ggfast._ext.routecache cimport Share, hash_of
-from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault
+from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault, utf8_ok
 
 from ggfast.errors import Malformed, Violation
 from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
@@ -129,6 +129,8 @@ cdef class RouteTable(Outlet):
         fault = topic_fault(topic, count, self.topic_slashes_max)
         if fault != NULL:
             text = PyBytes_FromStringAndSize(<const char*> topic, min(count, <Py_ssize_t> 256))
+            if not utf8_ok(topic, count):
+                raise Malformed(f"topic {text!r} is not UTF-8 text without U+0000 [MQTT-1.5.3-1, MQTT5-1.5.4-1]")
             raise Violation(f"topic {text!r} is not valid: {fault.decode()} [MQTT-3.3.2-2, MQTT-4.7.3-1]",
                             reason_code=0x90)
         return 0

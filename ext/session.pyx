@@ -379,11 +379,12 @@ cdef class Session(Recipient):
         memset(&old.backlog, 0, sizeof(Backlog))
         memset(&old.receipts, 0, sizeof(Receipts))
         old.window.first_id = 1
-        old.stored_bytes = old.unsent = 0
+        old.stored_bytes = old.unsent = old.under_way = 0
 
     def replay(self):
         """Send again what was not acknowledged, in order and with DUP, then what waits [MQTT-4.4.0-1]."""
         self.unsent = self.window.count
+        self.under_way = 0
         self.pump()
 
     def detach(self, bint offline):

@@ -8,8 +8,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ggfast._ext.publication import live_message_counts
 from ggfast._ext.framing import Ack, Bare, Connect, Packet, Publish, Subscribe, Unsubscribe, Will, encode
+from ggfast._ext.publication import live_message_counts
 from ggfast.mqtt.limits import BrokerLimits
 from tests.model.broker import PING, PONG, MemoryBroker, MemoryClient
 

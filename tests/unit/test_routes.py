@@ -9,7 +9,7 @@ import pytest
 from ggfast._ext.buffers import Ring
 from ggfast._ext.framing import Ack, Connect, Packet, Publish, Subscribe, Will, encode
 from ggfast._ext.routes import Router
-from ggfast.errors import LimitReached, Violation
+from ggfast.errors import LimitReached, PeerError
 from ggfast.mqtt.hooks import Accepted, Client, ConnectInfo, Refused
 from tests.model.broker import BYE, PING, PONG, MemoryBroker
 
@@ -267,7 +267,7 @@ def test_publish_writes_at_once_and_says_how_many_took_it(world: MemoryBroker) -
 
 @pytest.mark.parametrize("topic", [b"", b"a/#", b"\xff", b"a/b/c/d/e/f/g/h/i"])
 def test_bad_topics_from_python_are_refused(topic: bytes) -> None:
-    with pytest.raises(Violation):
+    with pytest.raises(PeerError):
         Router(False, topic_slashes_max=7).publish("f", topic, b"")
 
 

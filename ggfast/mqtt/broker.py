@@ -22,7 +22,7 @@ from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
 from ggfast.clock import Clock
 from ggfast.counters import Counters
-from ggfast.errors import Violation
+from ggfast.errors import PeerError
 from ggfast.mqtt.connection import Connection
 from ggfast.mqtt.hooks import Client, Hooks
 from ggfast.mqtt.limits import BrokerLimits
@@ -267,7 +267,7 @@ class Broker:
         for pattern, options in filters:
             try:
                 self.router.subscribe(session, pattern, options)
-            except Violation as error:  # the bounds are narrower than when it was stored
+            except PeerError as error:  # the bounds are narrower than when it was stored
                 self.counters.add("broker.refused.subscriptions")
                 logger.warning("a stored subscription is not taken over client=%s: %s", client_id, error)
         self.absent.keep(client_id, session, now, expiry_s, will, will_in_s)

@@ -77,7 +77,7 @@ def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, b
     try:
         return options & QOS, broker.router.subscribe(session, pattern, options)
     except Violation as error:
-        # A filter that is past our bounds costs a 5.0 client that one subscription only; one that is none raised more.
+        # A filter past our bounds costs a 5.0 client that one subscription only.
         if connection.level < LEVEL_5 or error.reason_code != Reason.TOPIC_FILTER_INVALID:
             raise
         broker.counters.add("broker.refused.subscriptions")

@@ -60,6 +60,7 @@ cdef class Outlet:
 
     def __cinit__(self, *args, **kwargs):
         self.touched = []
+        self.broken = []
         self.now = 1
 
     cdef int publish_view(self, Recipient source, PublishView* view) except -1:
@@ -82,6 +83,18 @@ cdef class Outlet:
             self.touched = []
             for recipient in touched:
                 recipient.flush_out()
+        if self.broken:
+            self.report_broken()
+        return 0
+
+    cdef int report_broken(self) except -1:
+        """Tell the owners whose way out failed; not within the batch, which may be reading what they give back."""
+        cdef Recipient recipient
+        cdef list broken = self.broken
+        self.broken = []
+        for recipient, error in broken:
+            if recipient.owner is not None:
+                recipient.owner.failed(error)
         return 0
 
 
@@ -104,8 +117,6 @@ cdef class Recipient:
     def __dealloc__(self):
         self.drop_stored()
         alias_clear(&self.aliases_out)
-
-    # --- output ----------------------------------------------------------------------------------------
 
     cdef int deliver(self, PublishView* view, int qos, bint retain, const uint8_t* ids, Py_ssize_t ids_bytes,
                      Message** shared) except -1:
@@ -232,7 +243,7 @@ cdef class Recipient:
         return 0
 
     cdef int write_now(self, const uint8_t* data, Py_ssize_t count) except -1:
-        # A way out that raises here is broken: its own session ends, whoever's batch this is goes on.
+        # A way out that raises here is broken: its own session ends after the batch, whoever's it is goes on.
         if self.wire is None:
             return 0
         try:
@@ -240,8 +251,7 @@ cdef class Recipient:
         except Exception as error:
             self.state = ENDED
             self.wire = None
-            if self.owner is not None:
-                self.owner.failed(error)
+            self.outlet.broken.append((self, error))
         return 0
 
     cdef Message* stored_form(self, PublishView* view, const uint8_t* ids, Py_ssize_t ids_bytes,
@@ -420,7 +430,7 @@ cdef class Recipient:
         self.touch()
 
     def flush(self):
-        """Write the output now."""
+        """Write the output now; for the slow lane."""
         self.flush_out()
 
     def offer(self, bytes topic not None, bytes payload not None, int qos, bint retain,
@@ -488,13 +498,3 @@ cdef class Recipient:
     def output_bytes(self) -> int:
         """Output the transport has not taken."""
         return self.out.used
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether publishers to this session are held back, or were until it froze."""
-        return self.congested
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether it was congested for so long that QoS 0 is dropped."""
-        return self.frozen

@@ -109,7 +109,7 @@ cdef class Session(Recipient):
                 self.top_up(&at, &left)
             if left and self.state < OFFLINE and self.outlet.blocked_on is None and self.inbox.end == 0:
                 used = self.handle(at, left)
-                self.outlet.settle()
+                self.outlet.settle(True)
                 at += used
                 left -= used
             if left and self.state < OFFLINE:
@@ -129,7 +129,7 @@ cdef class Session(Recipient):
         self.outlet.blocked_on = None
         try:
             used = self.handle(self.inbox.data + self.inbox.start, self.inbox.end - self.inbox.start)
-            self.outlet.settle()
+            self.outlet.settle(True)
             if self.state < OFFLINE:
                 self.inbox.skip(used)
         except Exception as error:

@@ -37,11 +37,13 @@ cdef class Outlet:
     cdef Recipient blocked_on        # the target for which the source of this batch shall wait, or None
     cdef Py_ssize_t spent            # bytes handed to targets in this batch
     cdef list touched                # sessions with output to flush at the end of the batch
+    cdef list broken                 # (session, error) of those whose way out failed in this batch
     cdef Tally tally
     cdef readonly int64_t now        # lane time in whole seconds, set by the broker's sweep
     cdef int publish_view(self, Recipient source, PublishView* view) except -1
     cdef int settle(self, bint last=*) except -1
     cdef int end_batch(self) except -1
+    cdef int report_broken(self) except -1
 
 
 cdef class Recipient:
@@ -76,8 +78,8 @@ cdef class Recipient:
     cdef uint8_t state
     cdef bint touched                    # in the outlet's list of this batch
     cdef bint write_paused               # the transport asked for it
-    cdef bint congested                  # its publishers shall wait
-    cdef bint frozen                     # congested for too long: its publishers go on, QoS 0 is dropped
+    cdef readonly bint congested         # its publishers shall wait
+    cdef readonly bint frozen            # congested for too long: its publishers go on, QoS 0 is dropped
     cdef int stall_ticks
     cdef Recipient waiting_on            # why it is held back itself, or None
     cdef list waiters                    # sessions held back because of this one, or None

@@ -42,6 +42,8 @@ class Recipient:
     messages_out: int
     dropped: int
     stored_bytes: int
+    congested: bool
+    frozen: bool
     def __init__(
         self,
         outlet: Outlet,
@@ -88,7 +90,3 @@ class Recipient:
     def waiting(self) -> int: ...
     @property
     def output_bytes(self) -> int: ...
-    @property
-    def is_congested(self) -> bool: ...
-    @property
-    def is_frozen(self) -> bool: ...

@@ -1,6 +1,6 @@
 """The router's records: who speaks, who may be reached, by which rules and filters."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from ggfast._ext.buffers cimport Ring
 from ggfast._ext.recipient cimport Outlet, Recipient

@@ -300,13 +300,13 @@ def test_a_frozen_reader_is_given_up_and_counted(world: MemoryBroker) -> None:
     assert not writer.transport.reading
     world.loop.advance(2.0)
     assert writer.transport.reading
-    assert reader.protocol.session.is_frozen
+    assert reader.protocol.session.frozen
     writer.send(*(Publish(b"t", bytes(5_000)) for _ in range(200)))
     assert world.count("broker.dropped.slow_reader") >= 200
     assert reader.protocol.session.output_bytes <= LIMITS.output_bytes_max + 64 * 1024
     reader.transport.drain()
     reader.take()
-    assert not reader.protocol.session.is_frozen
+    assert not reader.protocol.session.frozen
     writer.send(Publish(b"t", b"again"))
     assert reader.take() == [Publish(b"t", b"again")]
 

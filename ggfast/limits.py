@@ -167,6 +167,16 @@ BROKER_SESSIONS_OFFLINE_MAX: Final = 4_096  # persistent sessions whose client i
 BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stalled readers
 BROKER_STALL_TICKS: Final = 3  # 1.0 to 1.5 s: how long a reader that takes nothing may hold its publishers back
 
+# --- listeners and transports of the broker -------------------------------------------------------------
+TRANSPORT_LINGER_S: Final = 5.0  # a peer that has stopped sending gets this long to take what was written to it
+ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
+ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
+ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut
+ARRIVALS_PER_S: Final = 100.0  # of one address after that; TLS handshakes of this rate take a tenth of a core
+ARRIVAL_ADDRESSES_MAX: Final = 4_096  # addresses remembered; about 150 bytes each
+TLS_HANDSHAKES_MAX: Final = 1_024  # under way at a time; each holds some 60 KB until it is done
+TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
+
 # --- demo -----------------------------------------------------------------------------------------------
 DEMO_START_TIMEOUT_S: Final = 70.0  # what V1's start waited for its daemon; a slow board makes its CA meanwhile
 DEMO_STOP_TIMEOUT_S: Final = 20.0  # twice the ten seconds the core gives its daemon

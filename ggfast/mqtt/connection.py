@@ -35,6 +35,7 @@ from ggfast._ext.framing import (
 )
 from ggfast._ext.session import Session
 from ggfast._ext.topics import check_topic
+from ggfast._ext.wire import Wire
 from ggfast.errors import PeerError, Violation
 from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
 from ggfast.mqtt.retained import RetainedMessage
@@ -92,7 +93,7 @@ class Connection(asyncio.Protocol):
         if tls is not None:
             self.certificate = tls.getpeercert(binary_form=True)
         self._transport.set_write_buffer_limits(high=self._broker.limits.write_high_bytes)
-        self.session.attach(self._transport.write)
+        self.session.attach(transport if isinstance(transport, Wire) else self._transport.write)
         if not self._broker.opened(self):
             self._closing = True
             self.session.detach(False)

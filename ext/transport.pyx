@@ -257,7 +257,7 @@ cdef class Transport(Wire):
         if not self.armed:
             self.armed = True
             self.loop.add_writer(self.fd, self._writable)
-        if not self.choked and self.end - self.start > self.high:
+        if not self.choked and self.end - self.start > self.high and self.protocol is not None:
             self.choked = True
             self.protocol.pause_writing()
         return 0
@@ -383,7 +383,8 @@ cdef class Transport(Wire):
         if self.fd >= 0:
             close_descriptor(self.fd)
             self.fd = -1
-        protocol.connection_lost(error)
+        if protocol is not None:             # TLS: none was made if the handshake failed
+            protocol.connection_lost(error)
 
     # --- looking in ------------------------------------------------------------------------------------
 

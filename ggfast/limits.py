@@ -175,6 +175,7 @@ ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NA
 ARRIVALS_PER_S: Final = 100.0  # of one address after that; TLS handshakes of this rate take a tenth of a core
 ARRIVAL_ADDRESSES_MAX: Final = 4_096  # addresses remembered; about 150 bytes each
 TLS_HANDSHAKES_MAX: Final = 1_024  # under way at a time; each holds some 60 KB until it is done
+TLS_CLIENT_CHAIN_BYTES_MAX: Final = 32 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
 TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
 
 # --- demo -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from ggfast import limits
+from ggfast._ext.tls import Handshakes, TlsTransport, unusable
 from ggfast._ext.transport import Transport, accept
 from ggfast.counters import Counters
 
@@ -29,6 +30,7 @@ logger = logging.getLogger("ggfast.broker")
 
 # Without these the next attempt cannot go better: wait. Any other error is that one connection's.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+CAUSES_MAX = 64  # of complaints remembered; a peer's doing has few, but their text is not ours
 TLS_SHUTDOWN_TIMEOUT_S = 5.0  # for the peer's close_notify; embedded stacks often never send one
 IPV6_SITE_BITS = 64  # whoever has one address of such a network has them all
 
@@ -66,6 +68,8 @@ class Acceptor:
         make_protocol: Callable[[], TransportProtocol],
         counters: Counters,
         arrivals: Arrivals | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        handshake_timeout_s: float = limits.BROKER_CONNECT_TIMEOUT_S,
     ) -> None:
         self._loop = loop
         self._sock: socket.socket | None = sock
@@ -77,6 +81,8 @@ class Acceptor:
         self._arrivals = arrivals
         self._pause: asyncio.TimerHandle | None = None
         self._last_said: dict[str, float] = {}
+        self._ssl_context = ssl_context
+        self._handshakes = Handshakes(loop, self._handshake_failed, handshake_timeout_s)
         sock.setblocking(False)
         sock.listen(limits.LISTEN_BACKLOG)
         loop.add_reader(self._fd, self._acceptable)
@@ -92,7 +98,11 @@ class Acceptor:
         self._sock = None
 
     def _acceptable(self) -> None:
-        for _ in range(limits.ACCEPTS_PER_TURN):
+        for number in range(limits.ACCEPTS_PER_TURN):
+            if not self._handshakes.has_room():
+                if number == 0:  # that somebody knocks is sure only at the first
+                    self._wait(f"{len(self._handshakes)} TLS handshakes are under way")
+                return
             try:
                 arrived = accept(self._fd)
             except OSError as error:
@@ -117,12 +127,18 @@ class Acceptor:
             logger.exception("a connection could not be taken in peer=%s", peer)
 
     def _make_transport(self, fd: int, peer: PeerName) -> Transport:
-        return Transport(self._loop, fd, self._make_protocol(), peer)
+        if self._ssl_context is None:
+            return Transport(self._loop, fd, self._make_protocol(), peer)
+        return TlsTransport(self._loop, fd, None, peer, self._ssl_context, self._handshakes, self._make_protocol)
 
-    def _wait(self, error: OSError) -> None:
-        """The machine is short of something: leave those who knock in the kernel's queue for a while."""
+    def _handshake_failed(self, peer: PeerName, reason: str) -> None:
+        self._counters.add("broker.refused.handshakes")
+        self._say(f"handshake: {reason}", "TLS handshake failed peer=%s: %s", peer, reason)
+
+    def _wait(self, reason: object) -> None:
+        """Something is short: leave those who knock in the kernel's queue for a while."""
         self._counters.add("broker.accept_pauses")
-        self._say("shortage", "no connection can be accepted at the moment: %s", error)
+        self._say("shortage", "no connection can be accepted at the moment: %s", reason)
         self._loop.remove_reader(self._fd)
         self._pause = self._loop.call_later(limits.ACCEPT_PAUSE_S, self._go_on)
 
@@ -133,6 +149,8 @@ class Acceptor:
     def _say(self, cause: str, text: str, *values: object) -> None:
         """Log a complaint once a while; what happened in between is in the counters."""
         now = self._loop.time()
+        if len(self._last_said) >= CAUSES_MAX:
+            self._last_said.clear()
         if now - self._last_said.get(cause, -limits.COMPLAINT_S) >= limits.COMPLAINT_S:
             self._last_said[cause] = now
             logger.warning(text, *values)
@@ -150,12 +168,15 @@ async def listen(
 
     Our own transports where the loop and the Python allow it; else the loop's, with the reason logged.
     """
-    reason = None if ssl_context is None else "not built"
+    reason = None if ssl_context is None else unusable(ssl_context)
     if reason is None:
         try:
-            return Acceptor(loop, sock, make_protocol, counters)
+            return Acceptor(
+                loop, sock, make_protocol, counters, ssl_context=ssl_context, handshake_timeout_s=handshake_timeout_s
+            )
         except NotImplementedError:
-            reason = "it cannot watch descriptors"
+            reason = "the loop cannot watch descriptors"
+    logger.warning("connections use the event loop's own, slower transports: %s", reason)
     return await loop.create_server(
         cast("Callable[[], asyncio.Protocol]", make_protocol),
         sock=sock,

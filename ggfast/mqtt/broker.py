@@ -31,11 +31,9 @@ from ggfast.mqtt.retained import Retained
 from ggfast.mqtt.sessions import NEVER, AbsentSessions
 from ggfast.mqtt.status import SystemTopics
 from ggfast.mqtt.wills import StoredWill
+from ggfast.net.listener import Acceptor, listen
 
 logger = logging.getLogger("ggfast.broker")
-
-TLS_SHUTDOWN_TIMEOUT_S = 5.0  # for the peer's close_notify; embedded stacks often never send one
-BACKLOG = 1024  # a whole group reconnecting at once; the kernel caps it by somaxconn
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,9 @@ class ClientStatus:
 class Listener:
     """One listening socket being served."""
 
-    def __init__(self, broker: Broker, server: asyncio.AbstractServer) -> None:
+    def __init__(self, broker: Broker, server: Acceptor | asyncio.AbstractServer) -> None:
         self._broker = broker
-        self._server: asyncio.AbstractServer | None = server
+        self._server: Acceptor | asyncio.AbstractServer | None = server
 
     def close(self) -> None:
         """Accept nobody more; connections that are there stay. Safe to call twice."""
@@ -116,13 +114,8 @@ class Broker:
         second `serve` with a new context can take over before the first listener is closed."""
         own = sock.dup()
         try:
-            server = await self.loop.create_server(
-                lambda: Connection(self),
-                sock=own,
-                ssl=ssl_context,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=self.limits.connect_timeout_s if ssl_context else None,
-                ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S if ssl_context else None,
+            server = await listen(
+                self.loop, own, lambda: Connection(self), self.counters, ssl_context, self.limits.connect_timeout_s
             )
         except BaseException:
             own.close()

@@ -25,6 +25,7 @@ from ggfast._ext.framing import (
     encode,
 )
 from ggfast._ext.session import Session
+from ggfast._ext.wire import Wire
 from ggfast.errors import PeerError, Violation
 from ggfast.mqtt import handshake, subscribing
 from ggfast.mqtt.hooks import NOT_AUTHORIZED, Client, Refused
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         if tls is not None:
             self.certificate = tls.getpeercert(binary_form=True)
         self._transport.set_write_buffer_limits(high=self.broker.limits.write_high_bytes)
-        self.session.attach(self._transport.write)
+        self.session.attach(transport if isinstance(transport, Wire) else self._transport.write)
         if not self.broker.opened(self):
             self._closing = self._left = True
             self.session.detach(False)

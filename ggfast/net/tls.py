@@ -7,18 +7,43 @@ byte of MQTT is read. Sources: greengrass-core 10.5 (suites), speed.md section 2
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from ggfast._ext.tls import prepare
 from ggfast.errors import ConfigError
 
-# Forward secrecy first; plain RSA with AES last, because old TLS 1.2 device stacks have nothing else.
-TLS12_SUITES = (
-    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:"
-    "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA256:AES256-SHA256:AES128-SHA:AES256-SHA"
-    ":!aNULL:!eNULL:!PSK:!SRP:!ARIA:!CAMELLIA:!AESCCM"
+logger = logging.getLogger("ggfast.broker")
+
+CPU_FACTS = Path("/proc/cpuinfo")
+
+AES = ("AES128-GCM-SHA256", "AES256-GCM-SHA384")
+CHACHA = ("CHACHA20-POLY1305",)
+# What V1's listener offered beside forward secrecy with authenticated encryption: old device stacks have nothing else.
+V1_SUITES = (
+    *("ECDHE-RSA-AES128-SHA", "ECDHE-RSA-AES256-SHA"),
+    *("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA"),
 )
+AES13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384")
+CHACHA13 = ("TLS_CHACHA20_POLY1305_SHA256",)
+
+
+def has_aes(cpu_facts: str) -> bool:
+    """Whether the text of /proc/cpuinfo names AES instructions; x86 calls the line `flags`, ARM `Features`."""
+    for line in cpu_facts.splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return "aes" in values.split()
+    return False
+
+
+def suites(aes: bool) -> tuple[str, str]:
+    """Cipher suites for TLS 1.2 and for 1.3 in our order: AES first only where the processor helps with it."""
+    modern = AES + CHACHA if aes else CHACHA + AES
+    forward = [f"ECDHE-{key}-{cipher}" for cipher in modern for key in ("ECDSA", "RSA")]
+    return ":".join([*forward, *V1_SUITES]), ":".join(AES13 + CHACHA13 if aes else CHACHA13 + AES13)
 
 
 def server_context(
@@ -26,7 +51,6 @@ def server_context(
     key: str | Path,
     *,
     client_cas_pem: Sequence[str] | None = None,
-    suites: str = TLS12_SUITES,
 ) -> ssl.SSLContext:
     """A server's context from a certificate chain file and its key file (PEM).
 
@@ -39,7 +63,11 @@ def server_context(
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_ciphers(suites)
+    tls12, tls13 = suites(_processor_has_aes())
+    context.set_ciphers(tls12)
+    problem = prepare(context, tls13)
+    if problem is not None:  # the suites keep OpenSSL's order, and old clients may resume sessions: slower, not wrong
+        logger.info("TLS contexts cannot be tuned: %s", problem)
     try:
         context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:
@@ -69,3 +97,10 @@ def require_client_certificates(context: ssl.SSLContext, trusted_pem: Sequence[s
                 f"client certificate number {position + 1} of {len(trusted_pem)} cannot be used: {error}.",
                 hint="Expected a certificate in PEM form.",
             ) from error
+
+
+def _processor_has_aes() -> bool:
+    try:
+        return has_aes(CPU_FACTS.read_text(encoding="ascii", errors="replace"))
+    except OSError:  # not mounted: then it is no gateway, and ordinary machines have them
+        return True

@@ -341,6 +341,6 @@ def _status(session: Session, peer: str) -> ClientStatus:
         messages_in=session.messages_in,
         messages_out=session.messages_out,
         dropped=session.dropped,
-        congested=session.is_congested,
-        frozen=session.is_frozen,
+        congested=session.congested,
+        frozen=session.frozen,
     )

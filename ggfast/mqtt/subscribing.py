@@ -119,7 +119,7 @@ class HandOut:
         connection = self._connection
         session = connection.session
         for _ in range(RETAINED_AT_ONCE):
-            if not self._todo or connection.client is None or session.is_congested:
+            if not self._todo or connection.client is None or session.congested:
                 break
             messages, pattern, options = self._todo[0]
             message = next(messages, None) if pattern in session.subscriptions else None

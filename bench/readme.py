@@ -41,7 +41,7 @@ def block(kept: Path) -> str:
         ("load", "Thousands of messages received per broker CPU-second (factor)"),
         ("latency", "Latency, p50 / p99 / p99.9 in µs"),
         ("connect", "Broker CPU for a client that comes and goes, µs"),
-        ("idle", "Memory per connection, KB"),
+        ("idle", "Memory: KB for each connection; MB of the broker without any"),
     ):
         parts.append(_table(result, kind, head))
     for other in more:
@@ -80,7 +80,7 @@ def _cell(kind: str, samples: list[dict[str, Any]], first: list[dict[str, Any]])
     if kind == "hostile":
         return f"{medians[0]:.0f} → {medians[1]:.0f}; {medians[4]:.0f} %"
     if kind == "idle":
-        return f"{medians[0]:.1f}"
+        return f"{medians[0]:.1f}; {medians[1]:.1f}"
     return f"{medians[0]:,.0f}" if medians[0] >= 10 else f"{medians[0]:.3g}"
 
 
@@ -100,7 +100,7 @@ def _method(result: dict[str, Any], more: Sequence[dict[str, Any]]) -> str:
     sentences = [
         f"{found['cpu']}, {found['cores']} cores, Linux {found['kernel']}, Python {found['python']}.",
         f"Commit {result['commit'].rstrip('+')}, {result['time'][:10]}.",
-        f"Medians of {settings['repeat']} samples of {settings['seconds']:g} s, the brokers in turns"
+        f"{report.sampled(settings)}, the brokers in turns"
         + (", broker and load on a core each." if settings["cores"] else "; broker and load shared their cores."),
         f"In brackets: how many times more {names[0]} does." if len(names) > 1 else "",
     ]

@@ -252,6 +252,13 @@ def _with_spread(figure: Figure, values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ({figure.write(min(values))} to {figure.write(max(values))})"
 
 
+def sampled(settings: dict[str, Any]) -> str:
+    """How often and how long was measured, as the begin of a sentence."""
+    if settings["repeat"] == 1:
+        return f"One sample of {settings['seconds']:g} s"
+    return f"Medians (lowest to highest) of {settings['repeat']} samples of {settings['seconds']:g} s"
+
+
 def busy_load(result: dict[str, Any]) -> list[str]:
     """Cases and brokers in whose samples the load generator was nearly busy, at the median."""
     found = []
@@ -276,7 +283,7 @@ def _legend(result: dict[str, Any]) -> str:
     )
     busy = busy_load(result)
     return (
-        f"Medians of {settings['repeat']} samples of {settings['seconds']:g} s (lowest to highest); {where}.\n"
+        f"{sampled(settings)}; {where}.\n"
         "Messages are those received; CPU time is the broker's, user and system, all its processes.\n"
         f"factor: how many times better {first} is than the broker left of it (below 1: worse).\n"
         + (f"The load was more than {LOAD_BUSY:.0%} busy itself in {', '.join(busy)}.\n" if busy else "")

@@ -45,7 +45,7 @@ struct connection {
     uint8_t *out;
     size_t out_start, out_end, out_capacity;
     uint8_t *packet; /* publishers: the PUBLISH; topic, number, id and time are written into it */
-    size_t packet_size, topic_at, id_at, head_at;
+    size_t packet_size, topic_at, topic_size, id_at, head_at;
     uint64_t sent, answered, complete, delivered; /* answered: PUBACK or PUBREC; complete: PUBACK or PUBCOMP */
     uint64_t *sequences; /* with filters: next number for each subscriber */
 };

@@ -29,6 +29,21 @@ size_t put_publish(uint8_t *packet, uint8_t flags, const char *topic, size_t top
     return at + (id ? 2 : 0);
 }
 
+/* With filters: their names and subscribers in the order in which messages go to them, scattered over all. */
+static struct target {
+    char name[TOPIC_BYTES];
+    uint32_t subscriber;
+} *targets;
+
+static void prepare_targets(void) {
+    targets = allocate(options.topics, sizeof *targets);
+    for (uint64_t i = 0; i < options.topics; i++) {
+        uint32_t filter = (uint32_t)(i * SCATTER % options.topics * options.filters / options.topics);
+        filter_name(filter, targets[i].name);
+        targets[i].subscriber = filter / (options.filters / options.subscribers);
+    }
+}
+
 void prepare_packet(struct connection *c) {
     char topic[TOPIC_BYTES];
     size_t text = options.filters ? filter_name(0, topic) : (size_t)snprintf(topic, sizeof topic, "%s/%u", options.name, c->number);
@@ -39,17 +54,18 @@ void prepare_packet(struct connection *c) {
     memcpy(c->packet + c->head_at, &c->number, 4);
     memset(c->packet + c->head_at + HEAD, 'x', options.size - HEAD);
     c->packet_size = c->head_at + options.size;
-    if (options.filters)
+    c->topic_size = text;
+    if (options.filters) {
         c->sequences = allocate(options.subscribers, sizeof *c->sequences);
+        prepare_targets();
+    }
 }
 
-/* With filters: the next topic, scattered over all of them; returns the number for its subscriber. */
+/* Write the next topic; returns the number for its subscriber. */
 static uint64_t next_topic(struct connection *c, uint8_t *place) {
-    char name[TOPIC_BYTES];
-    uint32_t topic = (uint32_t)(c->sent % options.topics * SCATTER % options.topics);
-    uint32_t filter = (uint32_t)((uint64_t)topic * options.filters / options.topics);
-    memcpy(place + c->topic_at, name, filter_name(filter, name));
-    return c->sequences[filter / (options.filters / options.subscribers)]++;
+    const struct target *to = &targets[c->sent % options.topics];
+    memcpy(place + c->topic_at, to->name, c->topic_size);
+    return c->sequences[to->subscriber]++;
 }
 
 uint16_t id_of(uint64_t sequence) { return (uint16_t)(sequence % 65535 + 1); }

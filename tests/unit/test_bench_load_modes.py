@@ -110,7 +110,8 @@ def test_tls_carries_a_load() -> None:
 def test_tls_is_refused_when_the_server_is_a_stranger() -> None:
     options = tls_options()
     options[options.index("--ca") + 1] = str(certificates.made().client)
-    with broker(tls=True) as server, pytest.raises(BenchFailed, match=r"TLS handshake of .* failed: certificate verify"):
+    words = r"TLS handshake of .* failed: certificate verify"
+    with broker(tls=True) as server, pytest.raises(BenchFailed, match=words):
         run_load(["--port", str(server.port), *SHORT, *options], TIMEOUT_S, None)
 
 

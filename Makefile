@@ -7,7 +7,7 @@ PREPARE := $(PYTHON) packaging/prepare.py
 LINT    := ruff check . && ruff format --check . && mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ready bench bench-functions wheel sdist clean
+.PHONY: help run test lint ready fuzz asan debug bench bench-functions wheel sdist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -24,7 +24,18 @@ lint: ## linters and types alone
 ready: ## build and set up, run nothing; afterwards the programs are in .venv/bin
 	@$(PREPARE) test
 
-bench: ## the broker's benchmarks beside its peers
+fuzz: ## arbitrary bytes for the broker, guided by coverage: a few minutes; ARGS='--target session --runs 1000000'
+	@$(PREPARE) fuzz -- python -m tests.fuzz $(ARGS)
+
+# A program started with an empty environment cannot find the sanitizer: that is all this one test is about.
+asan: ## the broker's tests with AddressSanitizer and UndefinedBehaviorSanitizer in build/asan
+	@$(PREPARE) test -- python packaging/variant.py asan -- pytest $(or $(ARGS),tests/unit tests/property tests/vectors \
+	  --deselect tests/unit/test_doctor.py::test_without_root_it_says_what_it_could_not_check)
+
+debug: ## the whole test suite in build/debug: bounds checks, assertions, and nothing may stay alive after a test
+	@$(PREPARE) test -- python packaging/variant.py debug -- pytest $(ARGS)
+
+bench: ## the broker's benchmarks beside other brokers: speed, latency, memory, counts, attacks
 	@$(PREPARE) test -- python -m bench $(ARGS)
 
 bench-functions: ## start-up time and memory of functions

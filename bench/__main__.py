@@ -1,4 +1,4 @@
-"""`python -m bench [broker|functions] …`: runs one benchmark. Without a name the broker's."""
+"""`python -m bench [name] …`: runs one benchmark. Without a name all of those with brokers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "broker": "messages per second and CPU per message, beside other brokers",
+    "all": "broker, counts and hostile after each other",
+    "broker": "messages per second and CPU per message, latency, memory, beside other brokers",
+    "counts": "instructions and system calls of the broker a message",
+    "hostile": "good clients beside 1000 that send garbage, and beside a flood",
+    "peers": "the other brokers: which there are; install aedes and amqtt",
     "functions": "device to function to device, cold start, memory of an idle worker",
 }
 
@@ -18,7 +22,7 @@ def main(arguments: list[str]) -> int:
         for name, what in BENCHMARKS.items():
             print(f"  {name:<10} {what}")
         return 0
-    name = "broker"
+    name = "all"
     if arguments and not arguments[0].startswith("-"):
         name, arguments = arguments[0], arguments[1:]
     if name not in BENCHMARKS:

@@ -1,4 +1,4 @@
-"""The result of the broker benchmark: a JSON document with all samples, and a table for people made from it."""
+"""The result of a benchmark of brokers: a JSON document with all samples, and a table for people made from it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.generator import REPOSITORY, BenchFailed
+from bench.measure import NOT_MEASURED, Plan
 
-FORMAT = 1  # of the document
+FORMAT = 2  # of the document
 FAILED = "failed"
+SAMPLE_DEPTH = 5  # of a sample in the document: cases, case, samples, broker, sample
 LOAD_BUSY = 0.9  # share of its core from which the load generator may have kept a broker waiting
 
 
@@ -36,17 +38,31 @@ def _rate(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else f"{value:.0f}"
 
 
-LOAD_FIGURES = (Figure("messages / CPU-s", lambda s: s["messages_per_cpu_second"], _rate, more_is_better=True),)
-LATENCY_FIGURES = (
-    Figure("p50, us", lambda s: s["latency_us"]["p50"], "{:.0f}".format),
-    Figure("p99, us", lambda s: s["latency_us"]["p99"], "{:.0f}".format),
-    Figure("p99.9, us", lambda s: s["latency_us"]["p99.9"], "{:.0f}".format),
-    Figure("CPU us / message", lambda s: 1e6 / s["messages_per_cpu_second"], "{:.1f}".format),
-)
-IDLE_FIGURES = (
-    Figure("KB / connection", lambda s: s["kb_per_connection"], "{:.2f}".format),
-    Figure("MB without one", lambda s: s["pss_kb_before"] / 1024, "{:.1f}".format),
-)
+_whole, _tenths, _hundredths = "{:.0f}".format, "{:.1f}".format, "{:.2f}".format
+FIGURES: dict[str, tuple[Figure, ...]] = {
+    "load": (Figure("messages / CPU-s", lambda s: s["messages_per_cpu_second"], _rate, more_is_better=True),),
+    "latency": (
+        Figure("p50, us", lambda s: s["latency_us"]["p50"], _whole),
+        Figure("p99, us", lambda s: s["latency_us"]["p99"], _whole),
+        Figure("p99.9, us", lambda s: s["latency_us"]["p99.9"], _whole),
+        Figure("CPU us / message", lambda s: 1e6 / s["messages_per_cpu_second"], _tenths),
+    ),
+    "connect": (Figure("CPU us / connection", lambda s: s["cpu_us_per_connection"], _whole),),
+    "idle": (
+        Figure("KB / connection", lambda s: s["kb_per_connection"], _hundredths),
+        Figure("MB without one", lambda s: s["pss_kb_before"] / 1024, _tenths),
+    ),
+    "instructions": (Figure("instructions / message", lambda s: s["per_message"], _whole),),
+    "system calls": (Figure("system calls / message", lambda s: s["per_message"], "{:.3f}".format),),
+    "hostile": (
+        Figure("p99 of the good alone, us", lambda s: s["p99_alone_us"], _whole),
+        Figure("p99 beside the others, us", lambda s: s["p99_us"], _whole),
+        Figure("times", lambda s: s["p99_us"] / s["p99_alone_us"], _hundredths),
+        Figure("memory afterwards, MB", lambda s: s["pss_kb_after"] / 1024, _tenths),
+        Figure("of that before, %", lambda s: 100 * s["pss_kb_after"] / s["pss_kb_before"], _tenths),
+        Figure("broker's CPU, %", lambda s: 100 * s["cpu_share"], _whole),
+    ),
+}
 
 
 def progress(text: str) -> None:
@@ -55,18 +71,37 @@ def progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def new_result(brokers: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def complain(text: str, name: str, sample: dict[str, Any]) -> None:
+    """Say on standard error that a sample failed, if it did."""
+    if "error" in sample:
+        progress("")
+        print(f"bench: {text}: {name}: {sample['error']}", file=sys.stderr)
+
+
+def new_result(benchmark: str, plan: Plan) -> dict[str, Any]:
     """A document without cases."""
+    brokers = {peer.name: {"version": peer.version, "command": _shown(peer.command)} for peer in plan.peers}
     return {
-        "benchmark": "broker",
+        "benchmark": benchmark,
         "format": FORMAT,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
-        "settings": settings,
+        "settings": {
+            "seconds": plan.seconds,
+            "warm_up_s": plan.warm_up_s,
+            "repeat": plan.repeat,
+            "cores": list(plan.cores) if plan.cores else None,
+            "quick": plan.quick,
+        },
         "brokers": brokers,
         "cases": [],
     }
+
+
+def _shown(command: Sequence[str]) -> list[str]:
+    """A command without the places where this machine keeps things."""
+    return [Path(command[0]).name, *(word.replace(f"{REPOSITORY}/", "") for word in command[1:])]
 
 
 def machine() -> dict[str, Any]:
@@ -101,21 +136,41 @@ def commit() -> str:
 
 
 def save(result: dict[str, Any], path: Path) -> None:
-    """Write the document. Raises BenchFailed."""
+    """Write the document, a sample to a line. Raises BenchFailed."""
     try:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        path.write_text(_text(result) + "\n")
     except OSError as error:
         raise BenchFailed(f"the result cannot be kept in {path}: {error.strerror}.") from error
 
 
-def load(path: Path) -> dict[str, Any]:
+def _text(value: Any, depth: int = 0) -> str:
+    """JSON broken into lines down to the samples; numbers have six digits."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if depth == SAMPLE_DEPTH or not any(isinstance(one, dict | list) for one in held):
+        return json.dumps(_rounded(value))
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    line = "\n" + " " * depth
+    parts = (f"{line} {name}{_text(one, depth + 1)}" for name, one in zip(names, held, strict=True))
+    return f"{begin}{','.join(parts)}{line}{end}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(held) for key, held in value.items()}
+    return [_rounded(held) for held in value] if isinstance(value, list) else value
+
+
+def load(path: Path, benchmark: str) -> dict[str, Any]:
     """Read a document that save() wrote. Raises BenchFailed for anything else."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BenchFailed(f"{path} cannot be read: {error}.") from error
-    if not isinstance(result, dict) or (result.get("benchmark"), result.get("format")) != ("broker", FORMAT):
-        raise BenchFailed(f"{path} is not a result of this benchmark (format {FORMAT}).")
+    if not isinstance(result, dict) or (result.get("benchmark"), result.get("format")) != (benchmark, FORMAT):
+        raise BenchFailed(f"{path} is not a result of the benchmark {benchmark} (format {FORMAT}).")
     return result
 
 
@@ -149,17 +204,23 @@ def table(result: dict[str, Any]) -> str:
 
 def figures_of(case: dict[str, Any]) -> tuple[Figure, ...]:
     """The rows of a case."""
-    return IDLE_FIGURES if case["load"]["idle"] else LATENCY_FIGURES if case["load"]["rate"] else LOAD_FIGURES
+    return FIGURES[case["kind"]]
+
+
+def values_of(figure: Figure, samples: list[dict[str, Any]]) -> list[float]:
+    """The figure in each sample; empty if one of them has failed or was not measured."""
+    if any("error" in sample or NOT_MEASURED in sample for sample in samples):
+        return []
+    return [figure.of(sample) for sample in samples]
 
 
 def _cells(samples: dict[str, list[dict[str, Any]]], names: list[str], figure: Figure) -> list[str]:
     cells: list[str] = []
     first: float | None = None
     for name in names:
-        values = [figure.of(sample) for sample in samples[name] if "error" not in sample]
-        complete = len(values) == len(samples[name])
-        median = statistics.median(values) if values and complete else None
-        cells.append(_with_spread(figure, values) if median is not None else FAILED)
+        values = values_of(figure, samples[name])
+        median = statistics.median(values) if values else None
+        cells.append(_with_spread(figure, values) if values else missing(samples[name]))
         if name == names[0]:
             first = median
         elif first and median:
@@ -169,9 +230,33 @@ def _cells(samples: dict[str, list[dict[str, Any]]], names: list[str], figure: F
     return cells
 
 
+def missing(samples: list[dict[str, Any]]) -> str:
+    """What stands where a figure is not."""
+    return FAILED if any("error" in sample for sample in samples) else NOT_MEASURED
+
+
+def unmeasured(result: dict[str, Any]) -> list[str]:
+    """Each reason why something was not measured, once."""
+    found = {
+        sample[NOT_MEASURED]
+        for case in result["cases"]
+        for samples in case["samples"].values()
+        for sample in samples
+        if NOT_MEASURED in sample
+    }
+    return sorted(found)
+
+
 def _with_spread(figure: Figure, values: list[float]) -> str:
     text = figure.write(statistics.median(values))
     return text if len(values) == 1 else f"{text} ({figure.write(min(values))} to {figure.write(max(values))})"
+
+
+def sampled(settings: dict[str, Any]) -> str:
+    """How often and how long was measured, as the begin of a sentence."""
+    if settings["repeat"] == 1:
+        return f"One sample of {settings['seconds']:g} s"
+    return f"Medians (lowest to highest) of {settings['repeat']} samples of {settings['seconds']:g} s"
 
 
 def busy_load(result: dict[str, Any]) -> list[str]:
@@ -179,10 +264,15 @@ def busy_load(result: dict[str, Any]) -> list[str]:
     found = []
     for case in result["cases"]:
         for name, samples in case["samples"].items():
-            shares = [s["load_cpu_seconds"] / s["seconds"] for s in samples if "load_cpu_seconds" in s]
+            shares = load_shares(samples)
             if shares and statistics.median(shares) > LOAD_BUSY:
                 found.append(f"{case['name']} ({name})")
     return found
+
+
+def load_shares(samples: list[dict[str, Any]]) -> list[float]:
+    """How much of its core the load generator used, by sample."""
+    return [s["load_cpu_seconds"] / s["seconds"] for s in samples if "messages" in s and "load_cpu_seconds" in s]
 
 
 def _legend(result: dict[str, Any]) -> str:
@@ -193,10 +283,11 @@ def _legend(result: dict[str, Any]) -> str:
     )
     busy = busy_load(result)
     return (
-        f"Medians of {settings['repeat']} samples of {settings['seconds']:g} s (lowest to highest); {where}.\n"
+        f"{sampled(settings)}; {where}.\n"
         "Messages are those received; CPU time is the broker's, user and system, all its processes.\n"
         f"factor: how many times better {first} is than the broker left of it (below 1: worse).\n"
         + (f"The load was more than {LOAD_BUSY:.0%} busy itself in {', '.join(busy)}.\n" if busy else "")
+        + "".join(f"{NOT_MEASURED}: {reason}\n" for reason in unmeasured(result))
         + f"{found['cpu']}, {found['cores']} cores, {found['machine']}, Linux {found['kernel']}, "
         f"Python {found['python']}, uvloop {found['uvloop']}; commit {result['commit']}, {result['time']}."
     )

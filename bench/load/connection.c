@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 _Noreturn void fail(const char *format, ...) {
     va_list arguments;
@@ -36,13 +38,15 @@ void *allocate(size_t count, size_t size) {
 }
 
 void watch(struct connection *c, int operation) {
+    if (operation == EPOLL_CTL_ADD && c->tls && fcntl(c->fd, F_SETFL, O_NONBLOCK) != 0)
+        fail("fcntl: %s", strerror(errno));
     struct epoll_event event = {.events = EPOLLIN | (c->armed ? EPOLLOUT : 0), .data.ptr = c};
     if (epoll_ctl(poller, operation, c->fd, &event) != 0)
         fail("epoll_ctl: %s", strerror(errno));
 }
 
 const char *kind(const struct connection *c) {
-    return options.idle ? "idle client" : c->publishes ? "publisher" : "subscriber";
+    return options.idle || options.connects ? "client" : c->publishes ? "publisher" : "subscriber";
 }
 
 uint8_t *reserve(struct connection *c, size_t size) {
@@ -65,9 +69,17 @@ uint8_t *reserve(struct connection *c, size_t size) {
     return place;
 }
 
+static ssize_t send_some(struct connection *c, const uint8_t *data, size_t size, int flags) {
+    return c->tls ? tls_send(c, data, size) : send(c->fd, data, size, MSG_NOSIGNAL | flags);
+}
+
+ssize_t receive_some(struct connection *c, uint8_t *data, size_t size) {
+    return c->tls ? tls_receive(c, data, size) : recv(c->fd, data, size, MSG_DONTWAIT);
+}
+
 void flush(struct connection *c) {
     while (c->out_start < c->out_end) {
-        ssize_t written = send(c->fd, c->out + c->out_start, c->out_end - c->out_start, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t written = send_some(c, c->out + c->out_start, c->out_end - c->out_start, MSG_DONTWAIT);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0 && errno != EAGAIN)
@@ -85,14 +97,26 @@ void flush(struct connection *c) {
     }
 }
 
-static void exchange(struct connection *c, const uint8_t *packet, size_t size, uint8_t *reply, size_t reply_size) {
-    if (send(c->fd, packet, size, MSG_NOSIGNAL) != (ssize_t)size)
-        fail("%s %u cannot send to the broker: %s", kind(c), c->number, strerror(errno));
-    ssize_t got = recv(c->fd, reply, reply_size, MSG_WAITALL);
-    if (got < 0)
-        fail("%s %u got no answer to its first packets: %s", kind(c), c->number, strerror(errno));
-    if ((size_t)got != reply_size)
-        fail("the broker closed the connection of %s %u at its first packets", kind(c), c->number);
+void send_all(struct connection *c, const uint8_t *data, size_t size) {
+    while (size > 0) {
+        ssize_t sent = send_some(c, data, size, 0);
+        if (sent <= 0)
+            fail("%s %u cannot send to the broker: %s", kind(c), c->number, strerror(errno));
+        data += sent;
+        size -= (size_t)sent;
+    }
+}
+
+void receive_all(struct connection *c, uint8_t *data, size_t size) {
+    while (size > 0) {
+        ssize_t got = c->tls ? tls_receive(c, data, size) : recv(c->fd, data, size, 0);
+        if (got < 0)
+            fail("%s %u got no answer to its packets: %s", kind(c), c->number, strerror(errno));
+        if (got == 0)
+            fail("the broker closed the connection of %s %u, which waited for an answer", kind(c), c->number);
+        data += got;
+        size -= (size_t)got;
+    }
 }
 
 void open_connection(struct connection *c, uint32_t number, bool publishes) {
@@ -110,24 +134,22 @@ void open_connection(struct connection *c, uint32_t number, bool publishes) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) != 0)
         fail("%s %u cannot connect to port %u: %s", kind(c), number, options.port, strerror(errno));
+    if (options.certificate)
+        tls_open(c);
     uint8_t packet[64] = "\x10\0\0\x04MQTT\x04\x02\0\0\0", reply[4];
-    int text = snprintf((char *)packet + 14, 48, "bench-%c%u", publishes ? 'p' : 's', number);
+    int text = snprintf((char *)packet + 14, 48, "%s-%c%u", options.name, publishes ? 'p' : 's', number);
     packet[1] = (uint8_t)(12 + text);
     packet[13] = (uint8_t)text;
-    exchange(c, packet, 14 + (size_t)text, reply, sizeof reply);
+    send_all(c, packet, 14 + (size_t)text);
+    receive_all(c, reply, sizeof reply);
     if (reply[0] != 0x20 || reply[3] != 0)
         fail("the broker refused %s %u with return code %u", kind(c), number, reply[3]);
 }
 
-void subscribe(struct connection *c) {
-    uint8_t packet[64] = "\x82\0\0\x01\0", reply[5];
-    bool all = options.publishers != options.subscribers && options.publishers > 1;
-    uint32_t topic = options.publishers == options.subscribers ? c->number : 0;
-    int text = all ? snprintf((char *)packet + 6, 48, "bench/+") : snprintf((char *)packet + 6, 48, "bench/%u", topic);
-    packet[1] = (uint8_t)(5 + text);
-    packet[5] = (uint8_t)text;
-    packet[6 + text] = (uint8_t)options.qos;
-    exchange(c, packet, 7 + (size_t)text, reply, sizeof reply);
-    if (reply[0] != 0x90 || reply[4] != options.qos)
-        fail("subscriber %u asked for QoS %u and was granted %u", c->number, options.qos, reply[4]);
+void hang_up(struct connection *c) {
+    send_all(c, (const uint8_t *)"\xe0\0", 2);
+    if (c->tls)
+        tls_close(c);
+    close(c->fd);
+    free(c->rest);
 }

@@ -1,52 +1,82 @@
-/* MQTT packets of a running load: messages out, messages and acknowledgements in. */
+/* The messages of a running load. */
 #include "load.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
-enum { BATCH = 256 * 1024 }; /* most that one publisher puts into one write */
+enum {
+    BATCH = 256 * 1024, /* most that one publisher puts into one write */
+    SCATTER = 7919,     /* a prime: neighbours in time are no neighbours among the topics */
+};
 
-static void put_id(uint8_t *place, uint16_t id) {
-    place[0] = (uint8_t)(id >> 8);
-    place[1] = (uint8_t)id;
+static void put_number(uint8_t *place, size_t number) {
+    place[0] = (uint8_t)(number >> 8);
+    place[1] = (uint8_t)number;
+}
+
+/* Write a PUBLISH up to its payload (packet id 1); returns where the payload begins. */
+size_t put_publish(uint8_t *packet, uint8_t flags, const char *topic, size_t topic_size, size_t payload_size) {
+    bool id = flags & 6;
+    size_t at = 0;
+    packet[at++] = (uint8_t)(0x30 | flags);
+    for (size_t left = 2 + topic_size + (id ? 2 : 0) + payload_size; left; left >>= 7)
+        packet[at++] = (uint8_t)((left & 0x7F) | (left > 0x7F ? 0x80 : 0));
+    put_number(packet + at, topic_size);
+    memcpy(packet + at + 2, topic, topic_size);
+    at += 2 + topic_size;
+    if (id)
+        put_number(packet + at, 1);
+    return at + (id ? 2 : 0);
+}
+
+/* With filters: their names and subscribers in the order in which messages go to them, scattered over all. */
+static struct target {
+    char name[TOPIC_BYTES];
+    uint32_t subscriber;
+} *targets;
+
+static void prepare_targets(void) {
+    targets = allocate(options.topics, sizeof *targets);
+    for (uint64_t i = 0; i < options.topics; i++) {
+        uint32_t filter = (uint32_t)(i * SCATTER % options.topics * options.filters / options.topics);
+        filter_name(filter, targets[i].name);
+        targets[i].subscriber = filter / (options.filters / options.subscribers);
+    }
 }
 
 void prepare_packet(struct connection *c) {
-    uint8_t *packet = c->packet = allocate(options.size + ROUTE_BYTES, 1);
-    char topic[24];
-    size_t text = (size_t)snprintf(topic, sizeof topic, "bench/%u", c->number);
-    size_t length = 2 + text + (options.qos ? 2 : 0) + options.size, at = 0;
-    packet[at++] = (uint8_t)(0x30 | options.qos << 1);
-    do {
-        packet[at++] = (uint8_t)((length & 0x7F) | (length > 0x7F ? 0x80 : 0));
-        length >>= 7;
-    } while (length);
-    put_id(packet + at, (uint16_t)text);
-    memcpy(packet + at + 2, topic, text);
-    c->id_at = at + 2 + text;
-    c->head_at = c->id_at + (options.qos ? 2 : 0);
-    memcpy(packet + c->head_at, &c->number, 4);
-    memset(packet + c->head_at + HEAD, 'x', options.size - HEAD);
+    char topic[TOPIC_BYTES];
+    size_t text = options.filters ? filter_name(0, topic) : (size_t)snprintf(topic, sizeof topic, "%s/%u", options.name, c->number);
+    c->packet = allocate(options.size + ROUTE_BYTES, 1);
+    c->head_at = put_publish(c->packet, (uint8_t)(options.qos << 1), topic, text, options.size);
+    c->id_at = c->head_at - 2;
+    c->topic_at = c->head_at - (options.qos ? 2 : 0) - text;
+    memcpy(c->packet + c->head_at, &c->number, 4);
+    memset(c->packet + c->head_at + HEAD, 'x', options.size - HEAD);
     c->packet_size = c->head_at + options.size;
+    c->topic_size = text;
+    if (options.filters) {
+        c->sequences = allocate(options.subscribers, sizeof *c->sequences);
+        prepare_targets();
+    }
 }
 
-static void answer(struct connection *c, uint8_t type, uint16_t id) {
-    uint8_t *place = reserve(c, 4);
-    place[0] = type;
-    place[1] = 2;
-    put_id(place + 2, id);
+/* Write the next topic; returns the number for its subscriber. */
+static uint64_t next_topic(struct connection *c, uint8_t *place) {
+    const struct target *to = &targets[c->sent % options.topics];
+    memcpy(place + c->topic_at, to->name, c->topic_size);
+    return c->sequences[to->subscriber]++;
 }
 
-static uint16_t id_of(uint64_t sequence) { return (uint16_t)(sequence % 65535 + 1); }
+uint16_t id_of(uint64_t sequence) { return (uint16_t)(sequence % 65535 + 1); }
 
 void append_message(struct connection *c, uint64_t now) {
     uint8_t *place = reserve(c, c->packet_size);
     memcpy(place, c->packet, c->packet_size);
+    uint64_t sequence = options.filters ? next_topic(c, place) : c->sent;
     if (options.qos > 0)
-        put_id(place + c->id_at, id_of(c->sent));
-    memcpy(place + c->head_at + 8, &c->sent, 8);
+        put_number(place + c->id_at, id_of(c->sent));
+    memcpy(place + c->head_at + 8, &sequence, 8);
     memcpy(place + c->head_at + 16, &now, 8);
     c->sent++;
 }
@@ -58,7 +88,8 @@ void pump(struct connection *c) {
     if (options.qos > 0 && c->complete < done)
         done = c->complete;
     uint64_t now = now_ns(CLOCK_MONOTONIC);
-    while (c->sent - done < options.window && c->out_end - c->out_start < BATCH)
+    uint64_t last = options.messages ? options.messages / options.publishers : UINT64_MAX;
+    while ((options.flood || c->sent - done < options.window) && c->sent < last && c->out_end - c->out_start < BATCH)
         append_message(c, now);
     flush(c);
 }
@@ -70,102 +101,3 @@ void mark(struct connection *publisher) {
     }
 }
 
-static void take_message(struct connection *c, uint8_t flags, const uint8_t *body, size_t size, uint64_t now) {
-    unsigned qos = (flags >> 1) & 3;
-    size_t topic = size < 2 ? size : (size_t)body[0] << 8 | body[1];
-    size_t at = 2 + topic + (qos ? 2 : 0);
-    if (at + options.size != size || qos != options.qos)
-        fail("subscriber %u got a PUBLISH of %zu bytes with QoS %u, expected %u bytes after the topic with QoS %u",
-             c->number, size, qos, options.size, options.qos);
-    uint32_t from;
-    uint64_t sequence, time;
-    memcpy(&from, body + at, 4);
-    memcpy(&sequence, body + at + 8, 8);
-    memcpy(&time, body + at + 16, 8);
-    if (from >= options.publishers || (options.publishers == options.subscribers && from != c->number))
-        fail("subscriber %u got a message of publisher %u, which it has not subscribed to", c->number, from);
-    uint64_t *expected = &due[(size_t)c->number * options.publishers + from];
-    if (sequence < *expected) {
-        tally.old++;
-    } else {
-        tally.gaps += sequence - *expected;
-        *expected = sequence + 1;
-        tally.received++;
-        latency_record(now > time ? now - time : 0);
-        publishers[from].delivered++;
-        mark(&publishers[from]);
-    }
-    if (qos)
-        answer(c, qos == 1 ? 0x40 : 0x50, (uint16_t)(body[at - 2] << 8 | body[at - 1]));
-}
-
-static void take_answer(struct connection *c, uint8_t type, const uint8_t *body, size_t size) {
-    uint16_t id = size >= 2 ? (uint16_t)(body[0] << 8 | body[1]) : 0;
-    if (type == 0x60 && !c->publishes) { /* PUBREL */
-        answer(c, 0x70, id);
-    } else if (type == 0x70 && c->publishes) { /* PUBCOMP */
-        c->complete++;
-        mark(c);
-    } else if ((type == 0x40 || type == 0x50) && c->publishes) { /* PUBACK, PUBREC */
-        if (id != id_of(c->answered))
-            fail("publisher %u got the acknowledgement of packet %u where %u was next", c->number, id,
-                 id_of(c->answered));
-        c->answered++;
-        if (type == 0x50)
-            answer(c, 0x62, id);
-        else
-            c->complete++;
-        mark(c);
-    } else {
-        fail("%s %u got an unexpected packet of type %u", kind(c), c->number, type >> 4);
-    }
-}
-
-/* Take all whole packets; returns the bytes used up. */
-static size_t take_packets(struct connection *c, const uint8_t *data, size_t size, uint64_t now) {
-    size_t at = 0;
-    while (size - at >= 2) {
-        size_t length = 0, head = 1;
-        for (unsigned shift = 0;; shift += 7) {
-            if (at + head >= size)
-                return at;
-            uint8_t byte = data[at + head++];
-            length |= (size_t)(byte & 0x7F) << shift;
-            if (byte < 0x80)
-                break;
-            if (shift == 21)
-                fail("%s %u got a packet length of more than four bytes", kind(c), c->number);
-        }
-        if (length > options.size + ROUTE_BYTES)
-            fail("%s %u got a packet of %zu bytes, which nobody sent", kind(c), c->number, length);
-        if (size - at < head + length)
-            return at;
-        const uint8_t *body = data + at + head;
-        if ((data[at] & 0xF0) == 0x30)
-            take_message(c, data[at] & 0x0F, body, length, now);
-        else
-            take_answer(c, data[at] & 0xF0, body, length);
-        at += head + length;
-    }
-    return at;
-}
-
-void take_input(struct connection *c) {
-    if (c->rest_size)
-        memcpy(scratch, c->rest, c->rest_size);
-    ssize_t got = recv(c->fd, scratch + c->rest_size, SCRATCH - c->rest_size, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (got < 0)
-        fail("the connection of %s %u broke: %s", kind(c), c->number, strerror(errno));
-    if (got == 0)
-        fail("the broker closed the connection of %s %u", kind(c), c->number);
-    tally.last_progress = now_ns(CLOCK_MONOTONIC);
-    size_t size = c->rest_size + (size_t)got;
-    size_t used = take_packets(c, scratch, size, tally.last_progress);
-    c->rest_size = size - used;
-    if (c->rest_size)
-        memcpy(c->rest, scratch + used, c->rest_size);
-    if (c->out_end)
-        flush(c);
-}

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench import broker, generator, peers, report
+from bench import broker, cases, choices, generator, measure, peers, report, running
 from bench.generator import BenchFailed
 
 
-def result(samples: dict[str, list[dict[str, Any]]], **load: int) -> dict[str, Any]:
+def result(samples: dict[str, list[dict[str, Any]]], kind: str = "load") -> dict[str, Any]:
     """A document with one case."""
     return {
         "benchmark": "broker",
@@ -25,7 +25,7 @@ def result(samples: dict[str, list[dict[str, Any]]], **load: int) -> dict[str, A
         "machine": {"cpu": "C", "cores": 2, "machine": "m", "kernel": "6", "python": "3.11.2", "uvloop": "0.23"},
         "settings": {"seconds": 1.0, "warm_up_s": 0.1, "repeat": 3, "cores": [0, 1]},
         "brokers": {name: {"version": "2.0", "command": [name]} for name in samples},
-        "cases": [{"name": "1:1", "text": "one", "load": {"idle": 0, "rate": 0} | load, "samples": samples}],
+        "cases": [{"name": "1:1", "text": "one", "kind": kind, "load": {}, "samples": samples}],
     }
 
 
@@ -53,7 +53,7 @@ def test_table_gives_median_spread_and_factor() -> None:
 def test_factor_of_a_cost_is_turned_round() -> None:
     memory = {"ggfast": [{"kb_per_connection": 2.0, "pss_kb_before": 2_048}],
               "other": [{"kb_per_connection": 1.0, "pss_kb_before": 1_024}]}  # fmt: skip
-    assert [cell.strip() for cell in row(result(memory, idle=10))][2:] == ["2.00", "1.00", "0.5x"]
+    assert [cell.strip() for cell in row(result(memory, "idle"))][2:] == ["2.00", "1.00", "0.5x"]
 
 
 def test_one_failed_sample_fails_the_figure() -> None:
@@ -64,7 +64,8 @@ def test_one_failed_sample_fails_the_figure() -> None:
 
 def test_busy_load_is_said() -> None:
     samples = [
-        {"messages_per_cpu_second": 1e6, "load_cpu_seconds": share, "seconds": 1.0} for share in (0.8, 0.95, 0.95)
+        {"messages": 9, "messages_per_cpu_second": 1e6, "load_cpu_seconds": share, "seconds": 1.0}
+        for share in (0.8, 0.95, 0.95)
     ]
     document = result({"ggfast": samples, "other": samples[:2]})
     assert report.busy_load(document) == ["1:1 (ggfast)"]
@@ -78,11 +79,11 @@ def test_saved_result_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.strip() == report.table(document).strip()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"benchmark": "functions", "format": 1})])
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"benchmark": "counts", "format": 2})])
 def test_what_is_no_result_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(BenchFailed, match=r"result\.json"):
-        report.load(tmp_path / "result.json")
+        report.load(tmp_path / "result.json", "broker")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,8 @@ def test_what_is_no_result_is_refused(text: str, tmp_path: Path) -> None:
         (["--peer", "other"], "found --peer 'other', expected NAME=COMMAND"),
         (["--peer", "other=/bin/true"], "expected NAME=COMMAND with {port}"),
         (["--peer", "other=no-such-program-here {port}"], "peer other is not installed: no program no-such-program-"),
+        (["--tls-peer", "other=x"], "found --tls-peer other, expected the name of a --peer"),
+        (["--readme"], "found --readme alone, expected --show FILE"),
         (["--cores", "0"], "found --cores 0, expected two numbers"),
         (["--cores", "0,0"], "found --cores 0,0, expected two different ones of"),
         (["--seconds", "0"], "found --seconds 0 --repeat"),
@@ -110,11 +113,12 @@ def test_refusals_are_sentences(arguments: list[str], words: str, capsys: pytest
 def test_missing_mosquitto_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers.shutil, "which", lambda *_, **__: None)
     with pytest.raises(BenchFailed, match=r"mosquitto is not installed: .*--only ggfast"):
-        broker.choose_peers([], [])
-    assert [peer.name for peer in broker.choose_peers(["ggfast"], [])] == ["ggfast"]
+        choices.choose_peers([], [])
+    assert [peer.name for peer in choices.choose_peers(["ggfast"], [])] == ["ggfast"]
 
 
 def test_missing_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator.tls_missing()  # is asked once
     monkeypatch.setattr(generator.shutil, "which", lambda *_, **__: None)
     with pytest.raises(BenchFailed, match="no C compiler"):
         generator.build()
@@ -133,7 +137,7 @@ def test_taken_port_is_refused() -> None:
         port = listener.getsockname()[1]
         with (
             pytest.raises(BenchFailed, match=f"port {port} cannot be used: .*in use"),
-            peers.running(peers.own_broker(), port, None),
+            running.running(peers.own_broker(), port, None),
         ):
             pass
 
@@ -142,16 +146,16 @@ def test_broker_that_ends_is_quoted() -> None:
     peer = peers.given(f"other={sys.executable} -c 'import sys; sys.exit(\"no licence\")' {{port}}")
     with (
         pytest.raises(BenchFailed, match=r"other does not start\. The broker ended with status 1 and said: no licence"),
-        peers.running(peer, 0, None),
+        running.running(peer, 0, None),
     ):
         pass
 
 
 def test_broker_that_does_not_listen_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "START_S", 0.1)
+    monkeypatch.setattr(running, "START_S", 0.1)
     with (
         pytest.raises(BenchFailed, match=r"other does not listen on port \d+ within"),
-        peers.running(peers.given("other=sleep 1000 {port}"), 0, None),
+        running.running(peers.given("other=sleep 1000 {port}"), 0, None),
     ):
         pass
 
@@ -161,9 +165,61 @@ def test_broker_runs_on_its_core_with_files_filled_in() -> None:
     script = "import os, sys; os.execvp(sys.executable, [sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', "
     script += "open(sys.argv[1]).read()])"
     command = (sys.executable, "-c", script, "{directory}/port")
-    with peers.running(peers.Peer("other", command, "1", (("port", "{port}"),)), 0, core) as found:
+    with running.running(peers.Peer("other", command, "1", (("port", "{port}"),)), 0, core) as found:
         assert os.sched_getaffinity(found.process.pid) == {core}
         assert found.pids() == [found.process.pid]
         assert found.pss_kb() > 1_000
         assert found.last_words() == ""
     assert found.process.returncode is not None
+
+
+def test_tls_files_are_filled_in() -> None:
+    script = "import os, sys; os.execvp(sys.executable, [sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', "
+    script += "sys.argv[1], '--directory', os.path.dirname(sys.argv[2])])"
+    command = (sys.executable, "-c", script, "{port}", "{cert}", "{key}", "{ca}")
+    peer = peers.Peer("other", (), "1", tls_command=command)
+    with running.running(peer, 0, None, tls=True) as found:
+        served = Path(f"/proc/{found.process.pid}/cmdline").read_bytes().split(b"\0")[-2].decode()
+        for name in ("server.pem", "server-key.pem", "ca.pem"):
+            assert "BEGIN" in (Path(served) / name).read_text()
+
+
+def test_a_peer_without_a_tls_form_is_not_measured_with_tls() -> None:
+    plain = peers.given(f"other={sys.executable} {{port}}")
+    case = next(case for case in cases.CASES if case.tls)
+    plan = measure.Plan((case,), (plain,), 0.1, 0.1, 1, 0, None)
+    sample = measure.measure(case, plain, plan)
+    assert sample == {"not measured": "how other is started with TLS is unknown; say it with --tls-peer."}
+    document = result({"ggfast": rates(1e6), "other": [sample]})
+    assert [cell.strip() for cell in row(document)][2:] == ["1.00 M", "not measured", "-"]
+    assert "not measured: how other is started" in report.table(document)
+    assert report.failures(document) == []
+
+
+@pytest.mark.parametrize("file", ["mosquitto.conf", "flashmq.conf"])
+def test_a_known_configuration_file_does_for_both(file: str) -> None:
+    peer = peers.given(f"other={sys.executable} {{directory}}/{file}")
+    plain, secure = dict(peer.form(False)[1])[file], dict(peer.form(True)[1])[file]
+    assert "{port}" in plain and "{cert}" not in plain
+    assert all(place in secure for place in ("{port}", "{cert}", "{key}", "{ca}"))
+    assert secure.count("{\n") == secure.count("\n}\n") == plain.count("\n}\n")
+
+
+def test_without_headers_there_is_no_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(generator, "tls_missing", lambda: generator.NO_HEADERS)
+    monkeypatch.setattr(generator, "BUILT", tmp_path)
+    plain = peers.given(f"other={sys.executable} {{port}}")
+    case = next(case for case in cases.CASES if case.tls)
+    monkeypatch.setattr(measure, "tls_missing", generator.tls_missing)
+    sample = measure.measure(case, plain, measure.Plan((case,), (plain,), 0.1, 0.1, 1, 0, None))
+    assert sample == {"not measured": f"{generator.NO_HEADERS}."}
+    with pytest.raises(BenchFailed, match=r"apt install libssl-dev"):
+        generator.tls_options()
+    with pytest.raises(BenchFailed, match="built without OpenSSL"), socket.create_server(("127.0.0.1", 0)) as listener:
+        files = ["--cert", "a", "--key", "b", "--ca", "c", "--port", str(listener.getsockname()[1])]
+        generator.run_load([*files, "--window", "1"], 1.0, None)
+
+
+def test_names_of_cases_are_different() -> None:
+    assert len({case.name for case in cases.CASES}) == len({case.text for case in cases.CASES}) == len(cases.CASES)
+    assert [case.name for case in cases.choose_cases(["tls", "1:1"])] == ["1:1", "tls"]

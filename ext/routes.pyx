@@ -28,7 +28,7 @@ from ggfast._ext.publication cimport (
     view_values,
 )
 from ggfast._ext.recipient cimport LIVE, OFFLINE
-from ggfast._ext.routecache cimport Hop, ShareRoute
+from ggfast._ext.routecache cimport Hop, ShareRoute, is_for
 
 from ggfast.errors import LimitReached
 
@@ -105,7 +105,7 @@ cdef class Router(RouteTable):
         for i in range(route.hop_count):
             hop = &route.hops[i]
             session = <Recipient> hop.session
-            if hop.no_local and session is source:
+            if not is_for(hop, <void*> source):
                 continue
             if session.congested and not session.frozen and session.state == LIVE:
                 self.blocked_on = session
@@ -176,7 +176,7 @@ cdef class Router(RouteTable):
         try:
             for i in range(route.hop_count):
                 hop = &route.hops[i]
-                if not hop.no_local or <Recipient> hop.session is not sender:
+                if is_for(hop, <void*> sender):
                     taken += self.deliver_hop(hop, view, &shared)
             if route.shares is not None:
                 for share in route.shares:

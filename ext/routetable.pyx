@@ -20,7 +20,7 @@ from libc.stdlib cimport malloc
 cimport cython
 
 from ggfast._ext.publication cimport identifier_property
-from ggfast._ext.routecache cimport Share, hash_of
+from ggfast._ext.routecache cimport FOR_ALL, FOR_OTHERS, FOR_OWN, Share, hash_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault, utf8_ok
 
 from ggfast.errors import Malformed, Violation
@@ -377,28 +377,36 @@ cdef int collect_filters(dict shares, Recipient session, const uint8_t* topic, P
 
 
 cdef list merged(list found):
-    """[session, encoded identifiers, QoS, no-local, retain as published], one for each session.
+    """[session, encoded identifiers, QoS, for whose messages, retain as published], at most one copy for a client.
 
-    One copy goes to a client whatever number of its filters match: with the highest QoS and all identifiers
-    [MQTT5-3.3.4-2, -4]; no-local only if every filter says so.
+    Whatever number of its filters match, it goes with the highest QoS and all their identifiers [MQTT5-3.3.4-2, -4].
+    Filters with no-local add nothing to the client's own messages: with other filters beside them these are an
+    entry apart.
     """
-    cdef dict entries = {}
-    cdef list entry
-    cdef int options
-    for session, value in found:
-        options = value & 0xFF
-        identifier = value >> 8
-        entry = <list> entries.get(session)
-        if entry is None:
-            entry = entries[session] = [session, set(), 0, True, False]
-        if identifier:
-            entry[1].add(identifier)
-        entry[2] = max(entry[2], options & 3)
-        entry[3] = entry[3] and (options & NO_LOCAL) != 0
-        entry[4] = entry[4] or (options & AS_PUBLISHED) != 0
-    for entry in entries.values():
-        entry[1] = b"".join([identifier_property(number) for number in sorted(entry[1])])
-    return list(entries.values())
+    cdef dict all_of = {}
+    cdef list entries = []
+    for session, options in found:
+        all_of.setdefault(session, []).append(options)
+    for session, options in all_of.items():
+        own = [value for value in options if not value & NO_LOCAL]
+        if len(own) == len(options):
+            entries.append(entry_of(session, options, FOR_ALL))
+            continue
+        entries.append(entry_of(session, options, FOR_OTHERS))
+        if own:
+            entries.append(entry_of(session, own, FOR_OWN))
+    return entries
+
+
+cdef list entry_of(session, list options, int side):
+    ids = b"".join([identifier_property(value >> 8) for value in sorted(options, key=identifier_of)])
+    return [session, ids, max([value & 3 for value in options]), side,
+            any([value & AS_PUBLISHED for value in options])]
+
+
+def identifier_of(value):
+    """The subscription identifier in the lane's form of options."""
+    return value >> 8
 
 
 cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:
@@ -415,7 +423,7 @@ cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:
     if hops == NULL:
         count[0] = 0
         raise MemoryError(f"no memory for a route to {len(entries)} sessions")
-    for i, (session, ids, qos, no_local, as_published) in enumerate(entries):
+    for i, (session, ids, qos, side, as_published) in enumerate(entries):
         keep.append(session)
         if ids:
             keep.append(ids)
@@ -423,7 +431,7 @@ cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:
         hops[i].ids = <const uint8_t*> PyBytes_AS_STRING(ids)
         hops[i].ids_bytes = PyBytes_GET_SIZE(ids)
         hops[i].qos = qos
-        hops[i].no_local = no_local
+        hops[i].side = side
         hops[i].as_published = as_published
         hops[i].form = 4 if session.level < 5 else 0 if ids or session.alias_max or session.packet_bytes_max else 5
     return hops

@@ -319,6 +319,8 @@ cdef class Session(Recipient):
             raise Violation("a second CONNECT [MQTT-3.1.0-2]")
         elif (kind != SUBSCRIBE and kind != UNSUBSCRIBE and kind != DISCONNECT
               and not (kind == AUTH and self.level == 5)):
+            if kind == 0 or kind == AUTH:
+                raise Malformed(f"packet type {kind} is reserved [MQTT-2.2.1, MQTT5-2.1.2]")
             raise Violation(f"{packet_name(kind)} from a client")
         packet = decode_body(kind, flags, frame + header, total - header, self.level)
         if self.owner is not None:

@@ -5,13 +5,19 @@ from libc.stdint cimport uint8_t, uint64_t
 from ggfast._ext.topics cimport TopicTree
 
 
+cdef enum Side:              # no-local sets a client's own messages apart [MQTT5-3.8.3-3]
+    FOR_ALL = 0
+    FOR_OTHERS = 1           # not for messages that the session itself sent
+    FOR_OWN = 2              # for those alone
+
+
 cdef struct Hop:
     void* session            # Recipient, borrowed from Route.sessions
     const uint8_t* ids       # subscription identifiers as properties, borrowed from Route.sessions
     Py_ssize_t ids_bytes     # 0: none
     uint8_t qos              # granted, the highest of all filters that match
     uint8_t form             # the level whose frames may be passed on as they lie; 0: never
-    uint8_t no_local         # not to the client that sent it
+    uint8_t side             # Side: whose messages it is for
     uint8_t as_published     # the retain flag stays
 
 
@@ -67,3 +73,8 @@ cdef class RouteCache:
 
 
 cdef uint64_t hash_of(const uint8_t* text, Py_ssize_t count) noexcept nogil
+
+
+cdef inline bint is_for(Hop* hop, void* sender) noexcept nogil:
+    """Whether a message of the session `sender` (NULL: of none) goes this way."""
+    return hop.side == FOR_ALL or (hop.side == FOR_OWN) == (hop.session == sender)

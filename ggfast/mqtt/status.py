@@ -7,10 +7,12 @@ every `sys_interval_s` until the last subscription is gone. A figure is publishe
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from ggfast import __version__
 from ggfast._ext.recipient import Recipient
+from ggfast.errors import PeerError
 from ggfast.mqtt.wills import SYSTEM_PREFIX
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class SystemTopics:
             payload = str(value).encode()
             known = broker.retained.get("", ROOT + name)
             if known is None or known.payload != payload:
-                broker.router.publish(OWN_SOURCE, ROOT + name, payload, 0, True)
+                with contextlib.suppress(PeerError):  # the router's bounds may be too narrow for this topic
+                    broker.router.publish(OWN_SOURCE, ROOT + name, payload, 0, True)
 
     def _figures(self) -> dict[bytes, int | str]:
         broker = self._broker

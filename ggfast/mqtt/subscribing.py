@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from ggfast.mqtt.connection import Connection
 
 RETAINED_AT_ONCE = 256  # retained messages handed out in one turn of the loop
+LOOKED_AT_FOR_ONE_SENT = 64  # a look-up passes at most every message, each at this part of what sending one costs
 
 QOS = 3  # the bits of subscription options [MQTT5-3.8.3.1]
 RETAIN_HANDLING = 0x30
@@ -93,24 +93,29 @@ def _retained_wanted(pattern: bytes, options: int, new: bool) -> bool:
 
 
 class HandOut:
-    """Retained messages for one client: sent while it takes them, a bounded number in each turn of the loop."""
+    """Retained messages for one client: sent while it takes them, a bounded piece in each turn of the loop.
 
-    __slots__ = ("_connection", "_due", "_todo")
+    A filter waits as itself and is looked up when its turn comes, so that neither many filters nor one filter many
+    times cost more than their names meanwhile.
+    """
+
+    __slots__ = ("_connection", "_due", "_found", "_options", "_pattern", "_waiting")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._todo: deque[tuple[Iterator[RetainedMessage], bytes, int]] = deque()
+        self._waiting: dict[bytes, int] = {}  # filter -> options, first come first
+        self._found: Iterator[RetainedMessage] | None = None  # what is left of the filter whose turn it is
+        self._pattern = b""
+        self._options = 0
         self._due = False
 
     def add(self, pattern: bytes, options: int) -> None:
-        """What is retained for a filter now shall be handed out."""
-        found = self._connection.broker.retained.matching(pattern)
-        if found:
-            self._todo.append((iter(found), pattern, options))
+        """What is retained for a filter shall be handed out."""
+        self._waiting[pattern] = options
 
     def go_on_soon(self) -> None:
         """Go on with the loop's next turn."""
-        if self._todo and not self._due:
+        if not self._due:
             self._due = True
             self._connection.broker.loop.call_soon(self._turn)
 
@@ -118,26 +123,36 @@ class HandOut:
         """Send while the client takes them; `relieved` goes on [MQTT-3.3.1-6]."""
         connection = self._connection
         session = connection.session
-        for _ in range(RETAINED_AT_ONCE):
-            if not self._todo or connection.client is None or session.congested:
+        left = RETAINED_AT_ONCE
+        while connection.client is not None and not session.congested and (self._found or self._waiting):
+            if left <= 0:
+                self.go_on_soon()
                 break
-            messages, pattern, options = self._todo[0]
-            message = next(messages, None) if pattern in session.subscriptions else None
+            if self._found is None:
+                left -= self._look_up()
+            message = next(self._found, None) if self._found and self._pattern in session.subscriptions else None
             if message is None:
-                self._todo.popleft()
-            else:
-                self._send(message, options)
-        else:
-            self.go_on_soon()
+                self._found = None
+                continue
+            left -= 1
+            self._send(message)
         session.flush()
-        if not self._todo and connection.hand_out is self:
+        if self._found is None and not self._waiting and connection.hand_out is self:
             connection.hand_out = None
+
+    def _look_up(self) -> int:
+        """Find what is retained for the next filter; what that counts as, in messages sent."""
+        retained = self._connection.broker.retained
+        self._pattern = next(iter(self._waiting))
+        self._options = self._waiting.pop(self._pattern)
+        self._found = iter(retained.matching(self._pattern))
+        return 1 + retained.count // LOOKED_AT_FOR_ONE_SENT
 
     def _turn(self) -> None:
         self._due = False
         self.go_on()
 
-    def _send(self, message: RetainedMessage, options: int) -> None:
+    def _send(self, message: RetainedMessage) -> None:
         """What is kept there now, which may be newer than when the client subscribed, or gone."""
         broker, session = self._connection.broker, self._connection.session
         current = broker.retained.get(message.source, message.topic)
@@ -146,9 +161,9 @@ class HandOut:
         session.offer(
             current.topic,
             current.payload,
-            min(current.qos, options & QOS),
+            min(current.qos, self._options & QOS),
             True,
             current.properties,
             current.expires,
-            options,
+            self._options,
         )

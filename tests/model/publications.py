@@ -34,14 +34,14 @@ def expected(name: str, client: Subscriber, source: str, message: Publish) -> Pu
     found = [
         (options, identifier)
         for pattern, (options, identifier) in client.filters.items()
-        if matches(pattern, message.topic.decode())
+        if matches(pattern, message.topic.decode()) and not (name == source and options & 4)
     ]
-    if not found or (name == source and all(options & 4 for options, _ in found)):
+    if not found:
         return None
     properties: dict[str, Any] = {}
     if client.level == 5:
         properties = {key: value for key, value in message.properties.items() if key in FORWARDED}
-        identifiers = tuple(sorted({identifier for _, identifier in found if identifier}))
+        identifiers = tuple(sorted(identifier for _, identifier in found if identifier))
         if identifiers:
             properties["subscription_identifier"] = identifiers
     return Publish(

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from ggfast._ext.publication import live_message_counts
 from ggfast._ext.framing import Ack, Connack, Connect, Publish, Suback, Subscribe, Unsubscribe, encode
+from ggfast._ext.publication import live_message_counts
 from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
 from ggfast.mqtt.limits import BrokerLimits

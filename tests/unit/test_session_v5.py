@@ -248,6 +248,17 @@ def test_an_older_client_comes_back_to_what_a_newer_one_left(world: MemoryBroker
     ]
 
 
+def test_the_largest_identifier_is_carried(world: MemoryBroker) -> None:
+    reader, writer = enter(world, "r"), enter(world, "w")
+    largest = 268_435_455
+    writer.send(Publish(b"t", b"kept", retain=True))
+    first = reader.ask(Subscribe(1, ((b"t", 0),), {"subscription_identifier": largest}))[-1]
+    writer.send(Publish(b"t", b"live"))
+    second = reader.take()[-1]
+    for packet in (first, second):
+        assert isinstance(packet, Publish) and packet.properties == {"subscription_identifier": (largest,)}
+
+
 # --- shared subscriptions ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ what waits because a target of this client is congested. Output, window and back
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 cimport cython
 
@@ -296,8 +296,10 @@ cdef class Session(Recipient):
         if self.state == NEW:
             if kind != CONNECT:
                 raise Violation(f"the first packet is {packet_name(kind)}, expected CONNECT [MQTT-3.1.0-1]")
-            if total - header > LEVEL_AT and frame[header + LEVEL_AT] == 5:
+            if total - header > LEVEL_AT and memcmp(frame + header, b"\0\4MQTT\5", LEVEL_AT + 1) == 0:
                 self.level = 5         # said before it is decoded: one that cannot be read is answered in its own form
+                if header > 2 and frame[header - 1] == 0:
+                    raise Malformed("remaining length is longer than it need be [MQTT5-1.5.5-1]")
         elif kind == PUBACK or kind == PUBREC or kind == PUBREL or kind == PUBCOMP:
             if flags != (2 if kind == PUBREL else 0) or (total - header != 2 and self.level < 5):
                 raise Malformed(f"{packet_name(kind)} with flags 0x{flags:x} and {total - header} bytes")

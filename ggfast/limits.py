@@ -168,7 +168,7 @@ BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stall
 BROKER_STALL_TICKS: Final = 3  # 1.0 to 1.5 s: how long a reader that takes nothing may hold its publishers back
 
 # --- listeners and transports of the broker -------------------------------------------------------------
-TRANSPORT_LINGER_S: Final = 5.0  # a peer that has stopped sending gets this long to take what was written to it
+TRANSPORT_LINGER_S: Final = 5.0  # how long a peer may take for the last bytes of a connection that is being closed
 ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
 ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
 ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut

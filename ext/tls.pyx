@@ -12,6 +12,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject
 from libc.string cimport memcpy
 
+from ggfast._ext.transport cimport READ_BYTES
+
 import _ssl
 import os
 import ssl
@@ -22,7 +24,6 @@ from ggfast import limits
 include "openssl.pxi"
 
 cdef enum:
-    READ_BYTES = 256 * 1024              # what a transport reads at once; see transport.pyx
     RECORD_BYTES = 16 * 1024             # the most one record carries
     PLAIN_BYTES = READ_BYTES + 2 * RECORD_BYTES   # plaintext of one read and of a record begun before it
     BATCH_BYTES = 8 * RECORD_BYTES       # plaintext given to OpenSSL at once
@@ -377,6 +378,7 @@ cdef str reason_of_failure(void* ssl):
     cdef long verdict = lib.SSL_get_verify_result(ssl)
     cdef const char* text = NULL
     if verdict != X509_V_OK:
+        lib.ERR_clear_error()
         text = lib.X509_verify_cert_error_string(verdict)
         return "the client's certificate: " + (<bytes> text).decode("utf-8", "replace")
     text = lib.ERR_reason_error_string(lib.ERR_peek_last_error())

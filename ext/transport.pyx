@@ -62,7 +62,6 @@ cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int)
 
 cdef enum:
-    READ_BYTES = 256 * 1024          # one read: large enough to batch, small enough to leave others their turn
     PENDING_FIRST = 4096             # first block for what the kernel did not take; grows by doubling
     ADDRESS_TEXT_BYTES = 64          # the longest IPv6 text has 45
 
@@ -221,8 +220,6 @@ cdef class Transport(Wire):
     cdef int end_of_input(self) except -1:
         """The peer sends nothing more: for MQTT the connection is over, but for what is still on its way out."""
         self.close()
-        if not self.over:
-            self.loop.call_later(limits.TRANSPORT_LINGER_S, self.abort)
         return 0
 
     def pause_reading(self):
@@ -338,7 +335,10 @@ cdef class Transport(Wire):
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self):
-        """Read nothing more, send what waits, then end. Safe to call at any time, from inside a read too."""
+        """Read nothing more, send what waits, then end; a peer that does not take it is cut off after a while.
+
+        Safe to call at any time, from inside a read too.
+        """
         if self.closing:
             return
         self.unwatch()
@@ -348,6 +348,8 @@ cdef class Transport(Wire):
         self.closing = True
         if self.end == self.start:
             self.finish(None)
+        else:
+            self.loop.call_later(limits.TRANSPORT_LINGER_S, self.abort)
 
     def abort(self):
         """End without sending what waits."""

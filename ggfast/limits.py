@@ -177,11 +177,12 @@ BROKER_SWEEP_RETAINED: Final = 1_024  # expired retained messages removed in one
 BROKER_SWEEP_SECONDS: Final = 4_096  # due seconds looked at in one tick, after a machine has slept
 
 # --- listeners and transports of the broker -------------------------------------------------------------
-TRANSPORT_LINGER_S: Final = 5.0  # a peer that has stopped sending gets this long to take what was written to it
+TRANSPORT_LINGER_S: Final = 5.0  # how long a peer may take for the last bytes of a connection that is being closed
 ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
 ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
 ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut
-ARRIVALS_PER_S: Final = 100.0  # of one address after that; TLS handshakes of this rate take a tenth of a core
+ARRIVALS_PER_S: Final = 1_000.0  # of one address after that; taking in so many takes a tenth of a core
+TLS_ARRIVALS_PER_S: Final = 100.0  # the same with TLS, where each costs ten times as much
 ARRIVAL_ADDRESSES_MAX: Final = 4_096  # addresses remembered; about 150 bytes each
 TLS_HANDSHAKES_MAX: Final = 1_024  # under way at a time; each holds some 60 KB until it is done
 TLS_CLIENT_CHAIN_BYTES_MAX: Final = 32 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB

@@ -11,6 +11,10 @@ from ggfast._ext.session cimport Session
 from ggfast._ext.wire cimport Wire
 
 
+cdef enum:
+    READ_BYTES = 256 * 1024              # one read: large enough to batch, small enough to leave others their turn
+
+
 cdef class Transport(Wire):
     cdef readonly object loop
     cdef object protocol                 # None once connection_lost has been called

@@ -77,7 +77,8 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._counters = counters
         if arrivals is None:
-            arrivals = Arrivals(limits.ARRIVALS_BURST, limits.ARRIVALS_PER_S, limits.ARRIVAL_ADDRESSES_MAX)
+            per_s = limits.ARRIVALS_PER_S if ssl_context is None else limits.TLS_ARRIVALS_PER_S
+            arrivals = Arrivals(limits.ARRIVALS_BURST, per_s, limits.ARRIVAL_ADDRESSES_MAX)
         self._arrivals = arrivals
         self._pause: asyncio.TimerHandle | None = None
         self._last_said: dict[str, float] = {}

@@ -175,7 +175,7 @@ def test_an_address_that_comes_too_fast_is_turned_away(make_loop: MakeLoop, capl
 
 
 def test_a_whole_group_behind_one_address_comes_back_at_once() -> None:
-    arrivals = Arrivals(limits.ARRIVALS_BURST, limits.ARRIVALS_PER_S, limits.ARRIVAL_ADDRESSES_MAX)
+    arrivals = Arrivals(limits.ARRIVALS_BURST, limits.TLS_ARRIVALS_PER_S, limits.ARRIVAL_ADDRESSES_MAX)
     assert all(arrivals.admit("192.0.2.1", 100.0) for _ in range(limits.GROUP_DEVICES_MAX))
     assert not arrivals.admit("192.0.2.1", 100.0)
     assert arrivals.admit("192.0.2.2", 100.0)

@@ -8,7 +8,9 @@ import gc
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -201,13 +203,16 @@ def test_a_half_closed_peer_still_gets_its_answer(make_loop: MakeLoop) -> None:
     run(make_loop, body())
 
 
-def test_a_half_closed_peer_that_takes_nothing_is_cut_off(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("who", ["the peer", "we"])
+def test_a_peer_that_does_not_take_the_last_bytes_is_cut_off(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
     async def body() -> None:
         notes = Notes()
         monkeypatch.setattr(limits, "TRANSPORT_LINGER_S", 0.05)
         with joined(notes) as (transport, peer):
             transport.write(bytes(LARGE))
-            peer.shutdown(socket.SHUT_WR)
+            peer.shutdown(socket.SHUT_WR) if who == "the peer" else transport.close()
             await until(lambda: notes.lost)
 
     run(make_loop, body())
@@ -328,6 +333,21 @@ def test_one_read_is_bounded(make_loop: MakeLoop) -> None:
         assert max(pieces) <= 256 * 1024
 
     run(make_loop, body())
+
+
+def test_two_loops_in_two_threads_do_not_mix_what_they_read(make_loop: MakeLoop) -> None:
+    """The read window is one for the process: while one loop is inside a read, the other waits its turn."""
+
+    async def body(mark: bytes) -> None:
+        notes = Notes(lambda *_: time.sleep(0.002))  # lets the other thread in
+        with joined(notes) as (_, peer):
+            for number in range(1, 21):
+                peer.sendall(mark * 50)
+                await until(lambda number=number: len(notes.received) == number * 50)  # type: ignore[misc]
+            assert notes.received == mark * 1000
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda mark: run(make_loop, body(mark)), [b"a", b"b"]))
 
 
 def test_a_loop_that_closes_first_leaves_no_descriptor(make_loop: MakeLoop) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tls_support import ByHand, People, enter, people, update_keys
+from tls_support import ByHand, People, enter, openssl, people
 from transport_support import LOOPS, PATIENCE_S, Notes, run, until, warm_loop
 
 from ggfast import limits
@@ -180,11 +180,26 @@ def test_new_keys_in_the_middle(make_loop: MakeLoop, people: People) -> None:
         door = Door(people.serving(), echo)
         client = await door.enter(people.visiting(people.device, ssl.TLSVersion.TLSv1_3))
         for number in range(5):
-            update_keys(client)
+            assert openssl(client, "SSL_key_update", 1) == 1  # of both directions, from the next record on
             client.sendall(b"%d" % number)
             assert await asyncio.to_thread(client.recv, 100) == b"%d" % number
         await door.shut()
         assert door.made[0].error is None
+
+    run(make_loop, body())
+
+
+def test_a_client_that_renegotiates_is_refused(make_loop: MakeLoop, people: People) -> None:
+    async def body() -> None:
+        door = Door(people.serving(), echo)
+        other = await door.enter(people.visiting(people.device))
+        client = await door.enter(people.visiting(people.device, ssl.TLSVersion.TLSv1_2))
+        assert openssl(client, "SSL_renegotiate") == 1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(client.do_handshake)
+        other.sendall(b"undisturbed")
+        assert await asyncio.to_thread(other.recv, 100) == b"undisturbed"
+        await door.shut()
 
     run(make_loop, body())
 
@@ -376,6 +391,22 @@ def test_too_many_that_talk_have_to_wait(make_loop: MakeLoop, people: People, mo
         await until(lambda: door.counters.get("broker.accept_pauses"))
         assert door.counters.get("broker.refused.handshakes") == 0
         (await late).sendall(b"in")  # once the two have run out of time
+        await until(lambda: door.made and door.made[0].received == b"in")
+        await door.shut()
+
+    run(make_loop, body())
+
+
+def test_a_handshake_outlives_its_acceptor(make_loop: MakeLoop, people: People) -> None:
+    async def body() -> None:
+        door = Door(people.serving(), echo)
+        client = ByHand(door.knock(), people.visiting(people.device))
+        client.step()
+        client.sock.sendall(client.leaving.read())
+        await client.hear()
+        door.acceptor.close()
+        await client.shake()
+        await client.say(b"in")
         await until(lambda: door.made and door.made[0].received == b"in")
         await door.shut()
 

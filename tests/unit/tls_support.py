@@ -121,10 +121,9 @@ async def enter(address: Any, context: ssl.SSLContext) -> ssl.SSLSocket:
     return await asyncio.to_thread(connect)
 
 
-def update_keys(client: ssl.SSLSocket) -> None:
-    """New keys for both directions, from the next record on; Python's ssl has no call for it."""
-    library = ctypes.CDLL(_ssl.__file__)
+def openssl(client: ssl.SSLSocket, name: str, *arguments: int) -> int:
+    """Call a function of OpenSSL on a client's connection: for what Python's ssl has no call."""
+    function = getattr(ctypes.CDLL(_ssl.__file__), name)
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int for _ in arguments]]
     second_field = id(client._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)  # type: ignore[attr-defined]
-    found = ctypes.c_void_p.from_address(second_field)
-    library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    assert library.SSL_key_update(found, 1) == 1
+    return int(function(ctypes.c_void_p.from_address(second_field), *arguments))

@@ -1,8 +1,12 @@
 """Builds the compiled part: every source in ext/ becomes ggfast._ext.<name>.
 
 GGFAST_EXT=a,b   build only these modules (a developer's shortcut)
-GGFAST_DEBUG=1   bounds checks, live-object counters and line tracing in the generated C
+GGFAST_DEBUG=1   bounds checks, assertions and live-object counters (ggfast._ext.live) in the generated C
+GGFAST_SANITIZE=address,undefined   the compiler's sanitizers, ended at the first fault they see
+GGFAST_COVERAGE=1   what a fuzzer needs: coverage counters (clang), live-object counters, assertions
 GGFAST_ANNOTATE=1   Cython's annotated listing of each source in build/cython
+
+Special builds belong into a tree of their own: `packaging/variant.py` makes one.
 """
 
 import os
@@ -12,17 +16,40 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 JOBS = min(os.cpu_count() or 1, 4)
+DIAGNOSTIC = {"live"}  # modules that only debug builds contain
 
 debug = os.environ.get("GGFAST_DEBUG") == "1"
+coverage = os.environ.get("GGFAST_COVERAGE") == "1"
+sanitize = os.environ.get("GGFAST_SANITIZE", "")
+counted = debug or coverage
 wanted = {name for name in os.environ.get("GGFAST_EXT", "").split(",") if name}
-sources = [path for path in sorted(Path("ext").glob("*.pyx")) if not wanted or path.stem in wanted]
+sources = [
+    path
+    for path in sorted(Path("ext").glob("*.pyx"))
+    if (not wanted or path.stem in wanted) and (counted or path.stem not in DIAGNOSTIC)
+]
+
+
+def compile_flags() -> list[str]:
+    """What the C compiler is told beyond the interpreter's own flags."""
+    if not (counted or sanitize):
+        return ["-O2", "-g0", "-fvisibility=hidden"]
+    flags = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
+    if counted:
+        flags += ["-include", "ext/live.h"]
+    if coverage:
+        flags.append("-fsanitize=fuzzer-no-link")
+    if sanitize:
+        flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"]
+    return flags
+
 
 extensions = [
     Extension(
         f"ggfast._ext.{path.stem}",
         [path.as_posix()],
-        extra_compile_args=["-O1", "-g", "-UNDEBUG"] if debug else ["-O2", "-g0", "-fvisibility=hidden"],
-        define_macros=[("GGFAST_DEBUG", "1" if debug else "0")],
+        extra_compile_args=compile_flags(),
+        extra_link_args=[f"-fsanitize={sanitize}"] if sanitize and not coverage else [],
         libraries=[],
     )
     for path in sources

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes a checkout ready and runs a command in it; `make` calls it before everything it does.
 
-    python3 packaging/prepare.py run|test [-- COMMAND...]      python3 packaging/prepare.py clean
+    python3 packaging/prepare.py run|test|fuzz [-- COMMAND...]      python3 packaging/prepare.py clean
 
 It installs the Debian packages that are missing, makes a virtual environment, builds the compiled part,
 creates the accounts, and replaces itself by COMMAND (as root, the environment's programs first on PATH).
@@ -46,10 +46,10 @@ def say(text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare for `run` or `test` and become the command after `--`; `clean` removes what was made."""
+    """Prepare for a purpose and become the command after `--`; `clean` removes what was made."""
     purpose = arguments[0] if arguments else ""
     command = arguments[2:] if arguments[1:2] == ["--"] else []
-    if purpose not in ("run", "test", "clean") or (arguments[1:] and not command):
+    if purpose not in ("run", "test", "fuzz", "clean") or (arguments[1:] and not command):
         print(__doc__.split("\n\n")[1], file=sys.stderr)
         return 2
     os.umask(0o022)
@@ -213,11 +213,20 @@ def sources(top: Path, *below: str) -> list[Path]:
 
 
 def mirror(tree: Path) -> None:
-    """Make `tree` hold the checkout's sources, readable for everybody; what is unchanged keeps its date."""
+    """Make `tree` hold the checkout's sources and the checkout's .venv lead to the tree's."""
+    copy_sources(CHECKOUT, tree)
+    link = CHECKOUT / ".venv"
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(tree / ".venv")
+
+
+def copy_sources(top: Path, tree: Path) -> None:
+    """Make `tree` hold the sources of `top`, readable for everybody; what is unchanged keeps its date."""
     tree.mkdir(parents=True, exist_ok=True)
-    wanted = sources(CHECKOUT)
+    wanted = sources(top)
     for path in wanted:
-        source, target = CHECKOUT / path, tree / path
+        source, target = top / path, tree / path
         target.parent.mkdir(parents=True, exist_ok=True)
         content = source.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
@@ -225,10 +234,6 @@ def mirror(tree: Path) -> None:
         target.chmod(0o755 if source.stat().st_mode & stat.S_IXUSR else 0o644)
     for path in set(sources(tree)) - set(wanted):
         (tree / path).unlink()
-    link = CHECKOUT / ".venv"
-    if link.is_symlink() or not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(tree / ".venv")
 
 
 # --- the virtual environment and the compiled part -------------------------------------------------------
@@ -246,7 +251,7 @@ def install(purpose: str, tree: Path) -> None:
         write_stamp(environment, "base", base)
     described = digest((tree / name).read_bytes() for name in ("pyproject.toml", "setup.py"))
     compiled = digest((tree / path).read_bytes() for path in sources(tree, "setup.py", "ext", "ggfast/_ext"))
-    wanted = f"{'dev' if purpose == 'test' else 'demo'} {described}"
+    wanted = f"{'demo' if purpose == 'run' else 'dev'} {described}"
     installed = stamp(environment, "installed")
     if installed not in (wanted, f"dev {described}"):
         install_packages(tree, wanted.split()[0])

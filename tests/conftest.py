@@ -3,6 +3,7 @@
 Leaks: a test must leave no child process, thread, descriptor or signal handler that was not there before it. What a
 module- or session-scoped fixture starts exists before the check begins and is that fixture's own duty. A child that
 a test forks and that returns into pytest instead of ending is stopped at once: it would run the rest of the suite.
+In debug builds (`make debug`) the same holds for objects and memory of the compiled part.
 
 Skips: a reason starts with `needs `, and the test stands in allowed-skips.txt; else the run fails.
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import os
+import pkgutil
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -102,11 +106,19 @@ def _handlers() -> dict[str, str]:
     return {f"{name}={handler!r}": f"handled by {handler!r}" for name, handler in handlers}
 
 
+def _alive() -> dict[str, str]:
+    """What of the compiled part is alive, one entry for each: only debug builds can tell."""
+    watcher = sys.modules.get("ggfast._ext.live")
+    counts = watcher.live_counts() if watcher is not None else {}
+    return {f"{kind} {number}": "alive" for kind, count in counts.items() for number in range(1, count + 1)}
+
+
 _KINDS: tuple[tuple[str, Callable[[], dict[str, str]]], ...] = (
     ("child process", _children),
     ("thread", _threads),
     ("descriptor", _descriptors),
     ("signal handler", _handlers),
+    ("compiled object", _alive),
 )
 
 
@@ -120,8 +132,8 @@ def _leaks(before: list[dict[str, str]]) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind() -> Iterator[None]:
-    """Fail the test that leaves processes, threads or descriptors behind."""
+def leaves_nothing_behind(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail the test that leaves processes, threads, descriptors or, in debug builds, compiled objects behind."""
     before = [look() for _, look in _KINDS]
     runner = os.getpid()
     try:
@@ -131,12 +143,28 @@ def leaves_nothing_behind() -> Iterator[None]:
             os._exit(ESCAPED_STATUS)
     if not _leaks(before):
         return
-    gc.collect()
+    _let_go(request, caplog)
     until = time.monotonic() + SETTLE_S
     while (left := _leaks(before)) and time.monotonic() < until:
         time.sleep(0.02)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+def _let_go(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
+    """Forget what pytest itself still holds of a test that is over: fixtures' values, frames of logged errors."""
+    request.node.funcargs.clear()
+    for record in [*caplog.get_records("call"), *caplog.get_records("teardown")]:
+        record.exc_info = record.args = None
+    gc.collect()
+
+
+def watch_compiled() -> None:
+    """Load the whole compiled part and count its objects from here on, if this is a debug build."""
+    if importlib.util.find_spec("ggfast._ext.live") is not None:
+        for module in pkgutil.iter_modules(importlib.import_module("ggfast._ext").__path__):
+            importlib.import_module(f"ggfast._ext.{module.name}")
+        importlib.import_module("ggfast._ext.live").watch()
 
 
 # --- skips ---------------------------------------------------------------------------------------------
@@ -188,6 +216,7 @@ def allowed_skips(text: str) -> set[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Install the rule for skips."""
+    """Install the rule for skips; in a debug build begin to count what the compiled part makes."""
+    watch_compiled()
     text = (REPOSITORY / "tests" / "allowed-skips.txt").read_text()
     config.pluginmanager.register(SkipRule(allowed_skips(text)), "ggfast-skips")

@@ -98,7 +98,7 @@ def package_files(checkout: Path) -> set[str]:
 
 def compiled_modules(checkout: Path) -> set[str]:
     """What the sources in ext/ become."""
-    return {f"ggfast/_ext/{path.stem}{SUFFIX}" for path in (checkout / "ext").glob("*.pyx")}
+    return {f"ggfast/_ext/{path.stem}{SUFFIX}" for path in (checkout / "ext").glob("*.pyx") if path.stem != "live"}
 
 
 def test_the_source_archive_has_all_that_building_needs(checkout: Path, sdist: Path) -> None:

@@ -44,6 +44,50 @@ def test_what_is_left_behind_fails_the_test(tmp_path: Path, body: str, left: str
     assert done.stdout.count(" in ") == 1, "one process reports"
 
 
+DEBUG_BUILD = """
+import sys, types
+live = types.ModuleType("ggfast._ext.live")
+live.counts = {"session.Session": 2}
+live.live_counts = lambda: dict(live.counts)
+sys.modules["ggfast._ext.live"] = live
+"""
+
+
+def test_what_stays_alive_in_a_debug_build_fails_the_test(tmp_path: Path) -> None:
+    body = DEBUG_BUILD + "def test_it():\n    live.counts['session.Session'] = 3\n    live.counts['blocks'] = 1\n"
+    done = run_suite(tmp_path, body)
+    assert done.returncode == 1
+    assert "compiled object session.Session 3" in done.stdout and "compiled object blocks 1" in done.stdout
+    assert "session.Session 2" not in done.stdout, "it was there before"
+
+
+def test_what_pytest_itself_holds_does_not_count(tmp_path: Path) -> None:
+    body = """
+import logging, weakref
+
+class Made:
+    def __init__(self):
+        live.counts["session.Session"] += 1
+        weakref.finalize(self, lambda: live.counts.update({"session.Session": 2}))
+
+@pytest.fixture
+def made():
+    return Made()
+
+def test_fixtures_value(made):
+    assert made
+
+def test_frame_of_a_logged_error():
+    made = Made()
+    try:
+        raise ValueError(made)
+    except ValueError as error:
+        logging.getLogger().error("failed: %s", error, exc_info=error)
+"""
+    done = run_suite(tmp_path, DEBUG_BUILD + body)
+    assert done.returncode == 0, done.stdout
+
+
 def test_what_a_test_cleans_up_does_not_matter(tmp_path: Path) -> None:
     body = """
 @pytest.fixture(scope="module")

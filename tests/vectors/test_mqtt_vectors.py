@@ -15,6 +15,7 @@ import pytest
 from runner import Player, broker, foreign_target, play_all, playable, waits_ms
 from vectorfile import (
     MQTT_3_1_1,
+    MQTT_5,
     Case,
     Pattern,
     Step,
@@ -27,7 +28,7 @@ from vectorfile import (
     statement_table,
 )
 
-VERSIONS = (MQTT_3_1_1,)  # the broker's versions
+VERSIONS = (MQTT_3_1_1, MQTT_5)  # the broker's versions
 CASES = load_cases(*VERSIONS)
 
 

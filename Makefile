@@ -29,7 +29,7 @@ fuzz: ## arbitrary bytes for the broker, guided by coverage: a few minutes; ARGS
 
 # A program started with an empty environment cannot find the sanitizer: that is all this one test is about.
 asan: ## the broker's tests with AddressSanitizer and UndefinedBehaviorSanitizer in build/asan
-	@$(PREPARE) test -- python packaging/variant.py asan -- pytest $(or $(ARGS),tests/unit tests/property tests/vectors \
+	@$(PREPARE) test -- python packaging/variant.py asan -- pytest $(or $(ARGS),tests/unit tests/property tests/vectors tests/fuzz \
 	  --deselect tests/unit/test_doctor.py::test_without_root_it_says_what_it_could_not_check)
 
 debug: ## the whole test suite in build/debug: bounds checks, assertions, and nothing may stay alive after a test

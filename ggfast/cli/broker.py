@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         level=logging.INFO if args.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    gc.set_threshold(limits.GC_THRESHOLD)
     try:
         return uvloop.run(_serve(args))
     except GgfastError as error:
@@ -180,6 +182,8 @@ async def _serve(args: argparse.Namespace) -> int:
             args.data.mkdir(parents=True, exist_ok=True)
             state.load(broker, args.data)
         await broker.serve(sock, context)
+        gc.collect()
+        gc.freeze()  # what was made so far stays: a collection amid messages need not look at it
         host, port = sock.getsockname()[:2]
         print(f"ggfast broker listening on {host} port {port}{' with TLS' if context else ''}", flush=True)
         await stop.wait()

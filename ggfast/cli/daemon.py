@@ -32,6 +32,8 @@ def main() -> int:
         channel = socket.socket(fileno=arguments.channel_fd)
         listeners = {name: socket.socket(fileno=number) for name, number in arguments.listener}
         core = Core(config, loop, channel, listeners, (arguments.function_uid, arguments.function_gid))
+        gc.collect()
+        gc.freeze()  # modules and code stay: a collection amid messages need not look at them
         loop.run_until_complete(core.run())
     except GgfastError as error:
         print(f"ggfast-daemon: {error}", file=sys.stderr)

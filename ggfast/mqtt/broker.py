@@ -11,7 +11,6 @@ Everything runs on one loop. Nothing here is called for an ordinary PUBLISH.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 import ssl
@@ -320,20 +319,15 @@ class Broker:
         self._give_back_memory()
 
     def _give_back_memory(self) -> None:
-        """After many connections have ended, and once more when the last bytes of the slowest are gone too.
-
-        The collection is for the interpreter's free lists: a single object in one holds a megabyte of its heap.
-        """
+        """After many connections have ended, and once more when the last bytes of the slowest are gone too."""
         self.router.forget_stale()
         if self._ended >= BROKER_TRIM_CLOSED and self._ticks_to_trim == 0:
             self._ended, self._ticks_to_trim, self._trim_again = 0, BROKER_TRIM_TICKS, True
-            gc.collect()
             give_back_memory()
         elif self._ticks_to_trim:
             self._ticks_to_trim -= 1
             if self._ticks_to_trim == 0 and self._trim_again:
                 self._trim_again = False
-                gc.collect()
                 give_back_memory()
 
     def _retain(self, source: str, topic: bytes, payload: bytes, qos: int, properties: bytes, expires: int) -> None:

@@ -46,7 +46,7 @@ from ggfast._ext.publication cimport (
     remaining_s,
     view_values,
 )
-from ggfast._ext.recipient cimport ENDED, LIVE, NEW, OFFLINE, Outlet
+from ggfast._ext.recipient cimport CALL_COST, ENDED, FILTERS_COST, LIVE, NEW, OFFLINE, Outlet
 from ggfast._ext.window cimport (
     DONE,
     RELEASED,
@@ -71,7 +71,7 @@ from ggfast._ext.framing import packet_name
 from ggfast.errors import Malformed, Violation
 
 cdef enum:
-    BATCH_BYTES = 4 * 1024 * 1024    # handed to targets in one batch; past it the input waits a turn
+    BATCH_BYTES = 4 * 1024 * 1024    # `spent` in one batch; past it the input waits a turn
     LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
@@ -102,6 +102,7 @@ cdef class Session(Recipient):
             return 0
         problem = None
         self.outlet.blocked_on = None
+        self.outlet.spent = 0
         try:
             if self.held:
                 return self.inbox.put(at, left)
@@ -127,6 +128,7 @@ cdef class Session(Recipient):
         self.held = False
         self.waiting_on = None
         self.outlet.blocked_on = None
+        self.outlet.spent = 0
         try:
             used = self.handle(self.inbox.data + self.inbox.start, self.inbox.end - self.inbox.start)
             self.outlet.settle(True)
@@ -327,6 +329,7 @@ cdef class Session(Recipient):
         packet = decode_body(kind, flags, frame + header, total - header, self.level)
         if self.owner is not None:
             self.owner.packet(packet)
+        self.outlet.spent += CALL_COST + FILTERS_COST * total
         return 0
 
     # --- acknowledgements ------------------------------------------------------------------------------

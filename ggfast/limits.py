@@ -157,6 +157,7 @@ ROUTE_CACHE_BYTES_MAX: Final = 4 * MIB  # the same in memory, wide fan-outs incl
 BROKER_CONNECT_TIMEOUT_S: Final = 10.0  # from accepted to CONNECT; the SDKs give the whole connect 30 s
 BROKER_CONNECTIONS_MAX: Final = 4_096  # GROUP_DEVICES_MAX with reconnects overlapping their predecessors
 BROKER_SUBSCRIPTIONS_MAX: Final = 1_024  # filters of one client; AWS IoT allows 50 a connection
+BROKER_PACKET_FILTERS_MAX: Final = 2_048  # of one SUBSCRIBE or UNSUBSCRIBE; some 3 us each, and messages wait
 BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a client; 16 bytes each
 BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones included
 BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes

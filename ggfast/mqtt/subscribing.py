@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from ggfast._ext.framing import LEVEL_5, SUBACK_FAILURE, Ack, Suback, Subscribe, Unsuback, Unsubscribe
 from ggfast.errors import Violation
+from ggfast.limits import BROKER_PACKET_FILTERS_MAX
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import RetainedMessage
 
@@ -27,6 +28,7 @@ SHARED = b"$share/"
 
 def subscribe(connection: Connection, packet: Subscribe) -> None:
     """Grant the filters, answer, then hand out what is retained for them [MQTT-3.8.4, MQTT5-3.8.4]."""
+    _check_count("SUBSCRIBE", len(packet.filters))
     identifier = cast(int, packet.properties.get("subscription_identifier", 0))
     codes, wanted = [], []
     for pattern, flags in packet.filters:
@@ -43,11 +45,12 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
                 connection.hand_out = HandOut(connection)
             connection.hand_out.add(pattern, options)
     if connection.hand_out is not None:
-        connection.hand_out.go_on()
+        connection.hand_out.begin()
 
 
 def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
     """Take the filters away and answer, for MQTT 5.0 filter by filter [MQTT-3.10.4-4, MQTT5-3.11.3-1]."""
+    _check_count("UNSUBSCRIBE", len(packet.filters))
     router, session = connection.broker.router, connection.session
     codes = tuple(
         Reason.SUCCESS if router.unsubscribe(session, pattern) else Reason.NO_SUBSCRIPTION_EXISTED
@@ -57,6 +60,14 @@ def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
         connection.answer(Ack("UNSUBACK", packet.packet_id))
     elif not connection.answer(Unsuback(packet.packet_id, codes, {})):
         raise _too_large("UNSUBACK", connection)
+
+
+def _check_count(name: str, count: int) -> None:
+    if count > BROKER_PACKET_FILTERS_MAX:
+        raise Violation(
+            f"{name} with {count} topic filters, the limit is {BROKER_PACKET_FILTERS_MAX}",
+            reason_code=Reason.QUOTA_EXCEEDED,
+        )
 
 
 def _too_large(name: str, connection: Connection) -> Violation:
@@ -113,6 +124,12 @@ class HandOut:
         """What is retained for a filter shall be handed out."""
         self._waiting[pattern] = options
 
+    def begin(self) -> None:
+        """Hand out now what one turn of the loop allows; asking again within the turn adds nothing to that."""
+        if not self._due:
+            self.go_on_soon()
+            self.go_on()
+
     def go_on_soon(self) -> None:
         """Go on with the loop's next turn."""
         if not self._due:
@@ -137,7 +154,7 @@ class HandOut:
             left -= 1
             self._send(message)
         session.flush()
-        if self._found is None and not self._waiting and connection.hand_out is self:
+        if self._found is None and not self._waiting and not self._due and connection.hand_out is self:
             connection.hand_out = None
 
     def _look_up(self) -> int:

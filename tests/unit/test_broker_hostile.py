@@ -1,0 +1,156 @@
+"""Clients that mean harm: what one of them may take of the broker's time and memory, and from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+
+from ggfast._ext.framing import Ack, Disconnect, Packet, Publish, Subscribe, Unsubscribe, encode
+from ggfast._ext.routes import Router
+from ggfast.limits import BROKER_PACKET_FILTERS_MAX
+from tests.model.broker import MemoryBroker, MemoryClient
+
+READ_BYTES = 256 * 1024  # the most one read brings
+LARGEST_ID = 268_435_455  # subscription identifier; five bytes as a property
+
+
+@pytest.fixture
+def world() -> MemoryBroker:
+    return MemoryBroker()
+
+
+def one_read(make: Callable[[int], Packet], level: int = 4) -> list[Packet]:
+    """As many packets as one read holds."""
+    packets, size = list[Packet](), 0
+    while True:
+        packet = make(len(packets))
+        size += len(encode(packet, level))
+        if size > READ_BYTES:
+            return packets
+        packets.append(packet)
+
+
+def all_forms(names: bytes) -> list[bytes]:
+    """Every filter that matches the topic with these one-letter levels and anything behind them."""
+    return [b"/".join(levels) + b"/+" for levels in product(*((bytes([name]), b"+") for name in names))]
+
+
+# --- time: a turn of the loop is shared ------------------------------------------------------------------
+
+
+def handled_at_once(client: MemoryClient, packets: list[Packet], done: Callable[[], int]) -> int:
+    """Send all in one read; how many were handled before the others had their turn. In the end all are."""
+    client.send(*packets)
+    at_once = done()
+    assert not client.transport.reading
+    client.take()
+    assert done() == len(packets)
+    assert client.transport.reading and not client.closed
+    return at_once
+
+
+def test_P7_topics_never_heard_of_before_wait_their_turn(world: MemoryBroker) -> None:
+    client = world.connect("a")
+    packets = one_read(lambda number: Publish(b"%d" % number, b""))
+    assert handled_at_once(client, packets, lambda: client.protocol.session.messages_in) < len(packets) // 4
+
+
+def test_P7_a_topic_that_matches_many_filters_counts_as_many(world: MemoryBroker) -> None:
+    client = world.connect("a", level=5)
+    client.ask(Subscribe(1, tuple((pattern, 0) for pattern in all_forms(b"abcdefghij"))))
+    client.send(*(Publish(b"a/b/c/d/e/f/g/h/i/j/%d" % number, b"") for number in range(200)))
+    assert client.protocol.session.messages_in < 50
+    client.take()
+    assert client.protocol.session.messages_in == 200
+
+
+def test_P7_filters_that_are_only_looked_at_count_too() -> None:
+    world = MemoryBroker(router=Router(False))
+    world.router.set_table([("a", "#", "b"), ("b", "#", "b")])
+    reader = world.connect("b")
+    reader.ask(Subscribe(1, tuple((b"never/%d" % number, 0) for number in range(1000))))
+    client = world.connect("a")
+    client.send(*(Publish(b"%d" % number, b"") for number in range(2000)))
+    assert client.protocol.session.messages_in < 400
+    client.take()
+    assert client.protocol.session.messages_in == 2000
+
+
+def test_P7_packets_for_the_slow_lane_wait_their_turn(world: MemoryBroker) -> None:
+    client = world.connect("a")
+    packets = one_read(lambda number: Unsubscribe(1 + number, (b"%d" % number,)))
+    client.send(*packets)
+    assert len(client.transport.written) < 4 * len(packets) // 4  # an UNSUBACK has four bytes
+    assert not client.transport.reading
+    assert client.take() == [Ack("UNSUBACK", packet.packet_id) for packet in packets]  # type: ignore[union-attr]
+
+
+def test_P7_retained_messages_wait_their_turn(world: MemoryBroker) -> None:
+    client = world.connect("a")
+    packets = one_read(lambda _: Publish(b"a", b"x", 0, True))
+    assert handled_at_once(client, packets, lambda: client.protocol.session.messages_in) < len(packets) // 4
+
+
+def test_P7_messages_for_a_sink_wait_their_turn() -> None:
+    world = MemoryBroker(router=Router(False))
+    offered = list[bytes]()
+    world.router.add_sink("cloud", lambda *message: offered.append(message[1]) is None)
+    world.router.set_table([("a", "#", "cloud")])
+    client = world.connect("a")
+    packets = one_read(lambda _: Publish(b"a", b""))
+    assert handled_at_once(client, packets, lambda: len(offered)) < len(packets) // 4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda filters: Subscribe(1, tuple((each, 0) for each in filters)),
+        lambda filters: Unsubscribe(1, tuple(filters)),
+    ],
+)
+def test_P7_a_packet_with_too_many_filters_is_refused_as_a_whole(
+    world: MemoryBroker, make: Callable[[list[bytes]], Packet]
+) -> None:
+    client = world.connect("a", level=5)
+    client.ask(make([b"t"] * BROKER_PACKET_FILTERS_MAX))
+    assert not client.closed
+    client.ask(make([b"u"] * BROKER_PACKET_FILTERS_MAX))
+    gone = client.ask(make([b"u"] * (BROKER_PACKET_FILTERS_MAX + 1)))[0]
+    assert isinstance(gone, Disconnect) and gone.code == 0x97
+    assert f"{BROKER_PACKET_FILTERS_MAX + 1} topic filters, the limit is {BROKER_PACKET_FILTERS_MAX}" in str(
+        gone.properties["reason_string"]
+    )
+    assert client.closed
+
+
+def test_P7_asking_often_for_retained_messages_looks_them_up_once_a_turn(
+    world: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20_000):
+        world.broker.retained.put("", b"%d" % number, b"x", 0)
+    real, looked_up = world.broker.retained.matching, list[bytes]()
+    monkeypatch.setattr(
+        world.broker.retained, "matching", lambda pattern: (looked_up.append(pattern), real(pattern))[1]
+    )
+    client = world.connect("a")
+    client.send(*(Subscribe(1, ((b"+/%d" % number, 0),)) for number in range(100)))
+    assert len(looked_up) == 1
+    client.take()
+    assert looked_up == [b"+/%d" % number for number in range(100)]
+
+
+# --- memory: what is counted is what it costs ------------------------------------------------------------
+
+
+def test_P8_subscription_identifiers_in_routes_count(world: MemoryBroker) -> None:
+    client = world.connect("a", level=5)
+    filters = tuple((pattern, 0) for pattern in all_forms(b"abcdefgh"))
+    client.ask(Subscribe(1, filters, {"subscription_identifier": LARGEST_ID}))
+    writer = world.connect("w")
+    writer.send(*(Publish(b"a/b/c/d/e/f/g/h/%d" % number, b"") for number in range(20)))
+    writer.take()
+    routes, size = world.router.cache_size()
+    assert routes == 20
+    assert size > 20 * 5 * len(filters)

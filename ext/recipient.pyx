@@ -32,25 +32,14 @@ from ggfast._ext.publication cimport (
     view_values,
 )
 from ggfast._ext.window cimport (
-    DONE,
-    RELEASED,
-    SENT_ONCE,
-    SENT_TWICE,
-    Queued,
-    backlog_clear,
-    backlog_pop,
-    backlog_push,
-    receipts_clear,
-    window_at,
-    window_clear,
-    window_id,
-    window_land,
-    window_push,
+    DONE, RELEASED, SENT_ONCE, SENT_TWICE, Queued, backlog_clear, backlog_pop, backlog_push, receipts_clear,
+    window_at, window_clear, window_id, window_land, window_push,
 )
 from ggfast._ext.wire cimport CallWire, Wire
 
 cdef enum:
     FLUSH_BYTES = 64 * 1024          # output of this size is written at once, not at the end of the batch
+    ALIASED_BYTES = 4                # a shorter topic's alias would make its packets longer
 
 _STATES = ("new", "connected", "offline", "ended")
 
@@ -202,7 +191,7 @@ cdef class Recipient:
         if alias:
             known[0] = True
             return alias
-        if (self.aliases_out.count >= self.alias_max
+        if (self.aliases_out.count >= self.alias_max or view.topic_bytes < ALIASED_BYTES
                 or self.aliases_out.bytes + view.topic_bytes > self.limits.alias_bytes_max):
             return 0
         if self.packet_bytes_max and publish5_bytes(

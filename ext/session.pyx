@@ -263,7 +263,11 @@ cdef class Session(Recipient):
                 raise Violation(f"more than {self.limits.receive_max} QoS 2 messages await PUBREL [MQTT5-3.3.4-7]",
                                 reason_code=0x93)
             receipts_add(&self.receipts, view.packet_id)
-            code = self.outlet.publish_view(self, &view)
+            try:
+                code = self.outlet.publish_view(self, &view)
+            except BaseException:
+                receipts_remove(&self.receipts, view.packet_id)  # not acknowledged: sent again it is a new one
+                raise
             if code >= 0x80 and self.level == 5:
                 receipts_remove(&self.receipts, view.packet_id)  # refused: the exchange ends with the PUBREC
         return self.answer(0x50, view.packet_id, code)

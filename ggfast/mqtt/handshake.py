@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ggfast.mqtt.connection import Connection
 
 BRIDGE_MARK = 0x80
+PACKET_BYTES_TOP = MQTT_PACKET_BYTES_MAX + 5  # with its fixed header
 
 logger = logging.getLogger("ggfast.broker")
 
@@ -48,7 +49,8 @@ def connect(connection: Connection, packet: Connect) -> None:
         return connection.refuse(Refused(UNACCEPTABLE_LEVEL))
     if packet.level == LEVEL_5:
         connection.wants_reasons = bool(packet.properties.get("request_problem_information", 1))
-        connection.packet_bytes_max = _number(packet, "maximum_packet_size", 0)
+        # No packet is larger than this, and more does not fit the lane's integers on a 32-bit machine.
+        connection.packet_bytes_max = min(_number(packet, "maximum_packet_size", 0), PACKET_BYTES_TOP)
     client_id = packet.client_id or _assigned_id(packet)
     fault = _fault(packet, client_id)
     if fault is not None:

@@ -154,3 +154,39 @@ def test_P8_subscription_identifiers_in_routes_count(world: MemoryBroker) -> Non
     routes, size = world.router.cache_size()
     assert routes == 20
     assert size > 20 * 5 * len(filters)
+
+
+# --- promises to others ----------------------------------------------------------------------------------
+
+
+def test_a_short_topic_gets_no_alias_that_would_make_its_packets_longer(world: MemoryBroker) -> None:
+    most = 100
+    reader = world.connect("r", (b"#", 0), level=5, properties={"topic_alias_maximum": 5, "maximum_packet_size": most})
+    writer = world.connect("w")
+    for topic in (b"a", b"ab", b"abc", b"abcd", b"abcde"):
+        for size in (1, *range(80, most)):
+            writer.send(Publish(topic, b"x" * size))
+            assert len(reader.transport.written) <= most, (topic, size)
+            reader.take()
+
+
+def test_the_largest_packet_size_fits_the_lane_of_a_32_bit_machine(world: MemoryBroker) -> None:
+    client = world.connect("a", level=5, properties={"maximum_packet_size": 0xFFFFFFFF})
+    assert 268_435_460 <= client.protocol.packet_bytes_max < 2**31
+
+
+def test_P2_a_message_that_could_not_be_handled_is_no_duplicate_when_it_comes_again(world: MemoryBroker) -> None:
+    reader = world.connect("r", (b"#", 2))
+    keep = world.router.retain
+
+    def broken(*message: object) -> None:
+        raise MemoryError("for this test")
+
+    writer = world.connect("w", clean=False)
+    world.router.retain = broken
+    writer.ask(Publish(b"t", b"x", 2, True, False, 1))
+    assert writer.closed and reader.take() == []
+    world.router.retain = keep
+    writer = world.connect("w", clean=False)
+    assert writer.ask(Publish(b"t", b"x", 2, True, True, 1)) == [Ack("PUBREC", 1)]
+    assert [packet.payload for packet in reader.take() if isinstance(packet, Publish)] == [b"x"]

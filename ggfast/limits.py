@@ -181,12 +181,15 @@ BROKER_SWEEP_SECONDS: Final = 4_096  # due seconds looked at in one tick, after 
 TRANSPORT_LINGER_S: Final = 5.0  # how long a peer may take for the last bytes of a connection that is being closed
 ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
 ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
+HANDSHAKE_PAUSE_S: Final = 0.1  # while all places for handshakes are taken; many of them need no longer
 ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut
 ARRIVALS_PER_S: Final = 1_000.0  # of one address after that; taking in so many takes a tenth of a core
 TLS_ARRIVALS_PER_S: Final = 100.0  # the same with TLS, where each costs ten times as much
 ARRIVAL_ADDRESSES_MAX: Final = 4_096  # addresses remembered; about 150 bytes each
-TLS_HANDSHAKES_MAX: Final = 1_024  # under way at a time; each holds some 60 KB until it is done
-TLS_CLIENT_CHAIN_BYTES_MAX: Final = 32 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
+TLS_HANDSHAKES_MAX: Final = 256  # under way at a time; each holds up to 75 KB until it is done, a stranger's too
+TLS_HANDSHAKE_BYTES_MAX: Final = 24 * KIB  # from the client: its chain, and a hello with the largest key shares
+TLS_CLIENT_CHAIN_BYTES_MAX: Final = 16 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
+TLS_ANSWER_S: Final = 3.0  # what a client may take for its next flight while others wait; RSA on a microcontroller
 TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
 
 # --- demo -----------------------------------------------------------------------------------------------

@@ -48,23 +48,8 @@ from ggfast._ext.publication cimport (
 )
 from ggfast._ext.recipient cimport CALL_COST, ENDED, FILTERS_COST, LIVE, NEW, OFFLINE, Outlet
 from ggfast._ext.window cimport (
-    DONE,
-    RELEASED,
-    SENT_ONCE,
-    SENT_TWICE,
-    Backlog,
-    Flight,
-    Queued,
-    Receipts,
-    Window,
-    backlog_at,
-    receipts_add,
-    receipts_has,
-    receipts_remove,
-    window_at,
-    window_find,
-    window_index,
-    window_push,
+    DONE, RELEASED, SENT_ONCE, SENT_TWICE, Backlog, Flight, Queued, Receipts, Window, backlog_at, receipts_add,
+    receipts_has, receipts_remove, window_at, window_find, window_index, window_push,
 )
 
 from ggfast._ext.framing import packet_name
@@ -72,6 +57,7 @@ from ggfast.errors import Malformed, Violation
 
 cdef enum:
     BATCH_BYTES = 4 * 1024 * 1024    # `spent` in one batch; past it the input waits a turn
+    CONNECT_FREE = 4096              # a CONNECT that needs no more is never refused for what others have begun
     LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
@@ -147,6 +133,8 @@ cdef class Session(Recipient):
         self.outlet.end_batch()
         if self.state >= OFFLINE:
             return 0
+        if error is None and (self.begun or self.state == NEW):
+            error = self.note_begun()
         if error is not None:
             self.state = ENDED
             self.inbox.release()
@@ -164,6 +152,16 @@ cdef class Session(Recipient):
         elif overspent or blocked_on is not None:
             self.hold(None)
         return 0
+
+    cdef note_begun(self):
+        """Count the unfinished CONNECT of a stranger; an error if it is a long one and they are too much together."""
+        cdef Py_ssize_t size = self.inbox.capacity if self.state == NEW else 0
+        self.outlet.begun += size - self.begun
+        self.begun = size
+        if size <= CONNECT_FREE or self.outlet.begun <= self.limits.strangers_bytes_max:
+            return None
+        return Violation(f"unfinished CONNECTs take {self.outlet.begun} bytes, the limit is "
+                         f"{self.limits.strangers_bytes_max}", reason_code=0x97)
 
     cdef int hold(self, Recipient target) except -1:
         """Stop reading until `target` has room again, or only until the next turn (None)."""
@@ -401,6 +399,8 @@ cdef class Session(Recipient):
     def detach(self, bint offline):
         """The connection is gone: keep what is outstanding (`offline`) or give everything back."""
         self.inbox.release()
+        self.outlet.begun -= self.begun
+        self.begun = 0
         alias_clear(&self.aliases_in)
         self.held = False
         Recipient.detach(self, offline)

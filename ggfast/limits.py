@@ -155,12 +155,19 @@ CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock i
 ROUTE_CACHE_ENTRIES_MAX: Final = 32_768  # (source, topic) pairs remembered; a group has tens of each
 ROUTE_CACHE_BYTES_MAX: Final = 4 * MIB  # the same in memory, wide fan-outs included
 BROKER_CONNECT_TIMEOUT_S: Final = 10.0  # from accepted to CONNECT; the SDKs give the whole connect 30 s
+BROKER_CLIENT_ID_BYTES_MAX: Final = 1_024  # kept with every session; thing names have 128
 BROKER_CONNECTIONS_MAX: Final = 4_096  # GROUP_DEVICES_MAX with reconnects overlapping their predecessors
 BROKER_SUBSCRIPTIONS_MAX: Final = 1_024  # filters of one client; AWS IoT allows 50 a connection
+BROKER_FILTER_BYTES_MAX: Final = 2 * MIB  # the same in memory: 1,024 of five levels in the open mode
 BROKER_PACKET_FILTERS_MAX: Final = 2_048  # of one SUBSCRIBE or UNSUBSCRIBE; some 3 us each, and messages wait
 BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a client; 16 bytes each
 BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones included
 BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes
+BROKER_STORED_BYTES_MAX: Final = 32 * MIB  # the queues of all clients together; a message for many counts once
+BROKER_QUEUE_SHARE_BYTES: Final = (
+    8 * KIB
+)  # a client's, that the others cannot use up: 4,096 times that is as much again
+BROKER_STRANGERS_BYTES_MAX: Final = 4 * MIB  # CONNECTs begun and not complete, of all who have not been let in
 BROKER_OUTPUT_BYTES_MAX: Final = 512 * KIB  # unwritten output of one client above the transport's own buffer
 BROKER_WRITE_HIGH_BYTES: Final = 64 * KIB  # the transport's buffer above which a client counts as congested
 BROKER_RETAINED_BYTES_MAX: Final = 8 * MIB  # all retained messages; 8 MiB of 128 is what a small device can spare

@@ -44,6 +44,7 @@ cdef struct Tally:           # what the lane counts; Router.take_counts sets it 
 cdef class Outlet:
     cdef Recipient blocked_on        # the target for which the source of this batch shall wait, or None
     cdef Py_ssize_t spent            # bytes handed to targets in this batch, and what counts as such
+    cdef Py_ssize_t begun            # input of sessions that are not in yet
     cdef list touched                # sessions with output to flush at the end of the batch
     cdef list broken                 # (session, error) of those whose way out failed in this batch
     cdef Tally tally

@@ -30,6 +30,7 @@ from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import Retained
 from ggfast.mqtt.sessions import NEVER, AbsentSessions
 from ggfast.mqtt.status import SystemTopics
+from ggfast.mqtt.subscribing import filter_cost
 from ggfast.mqtt.wills import StoredWill
 from ggfast.net.listener import Acceptor, listen
 
@@ -192,6 +193,7 @@ class Broker:
         self.clients_most = max(self.clients_most, len(self._clients))
         for pattern in list(connection.session.subscriptions):
             self.system.notice(connection.session, pattern)
+            connection.filter_bytes += filter_cost(self.router, pattern)
         self.hooks.connected(connection.client)
 
     def left(self, connection: Connection, reason: str) -> None:

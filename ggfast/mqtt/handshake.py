@@ -25,7 +25,7 @@ from ggfast._ext.framing import (
 )
 from ggfast._ext.properties import Value
 from ggfast.errors import NotAuthorized, Violation
-from ggfast.limits import MQTT_PACKET_BYTES_MAX
+from ggfast.limits import BROKER_CLIENT_ID_BYTES_MAX, MQTT_PACKET_BYTES_MAX
 from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.sessions import NEVER
@@ -100,6 +100,9 @@ def _fault(packet: Connect, client_id: str) -> Refused | None:
     """Why this CONNECT cannot be accepted from anybody."""
     if not client_id:
         return Refused(IDENTIFIER_REJECTED)
+    size = len(client_id.encode())
+    if size > BROKER_CLIENT_ID_BYTES_MAX:
+        return Refused(IDENTIFIER_REJECTED, f"a client id of {size} bytes, the limit is {BROKER_CLIENT_ID_BYTES_MAX}")
     method = packet.properties.get("authentication_method")
     if method is not None:
         return Refused(Reason.BAD_AUTHENTICATION_METHOD, "This server knows no enhanced authentication.")

@@ -7,9 +7,23 @@ from itertools import product
 
 import pytest
 
-from ggfast._ext.framing import Ack, Disconnect, Packet, Publish, Subscribe, Unsubscribe, encode
+from ggfast._ext.framing import (
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsubscribe,
+    Will,
+    encode,
+)
+from ggfast._ext.publication import live_message_counts
 from ggfast._ext.routes import Router
-from ggfast.limits import BROKER_PACKET_FILTERS_MAX
+from ggfast.limits import BROKER_CLIENT_ID_BYTES_MAX, BROKER_PACKET_FILTERS_MAX
+from ggfast.mqtt.limits import BrokerLimits
 from tests.model.broker import MemoryBroker, MemoryClient
 
 READ_BYTES = 256 * 1024  # the most one read brings
@@ -154,6 +168,96 @@ def test_P8_subscription_identifiers_in_routes_count(world: MemoryBroker) -> Non
     routes, size = world.router.cache_size()
     assert routes == 20
     assert size > 20 * 5 * len(filters)
+
+
+def test_P8_connects_that_are_never_finished_are_bounded_together() -> None:
+    world = MemoryBroker(limits=BrokerLimits(strangers_bytes_max=100_000))
+    will = Will(b"t", bytes(30_000), 0, False)
+    begun = encode(Connect(5, True, 0, "a", will), 5)[:-1]
+    clients = [world.open() for _ in range(50)]
+    for client in clients:
+        client.send(begun)
+    assert sum(not client.closed for client in clients) == 3
+    refused = clients[-1].take()
+    small = [world.open() for _ in range(50)]
+    for client in small:
+        client.send(b"\x10\x7f" + bytes(100))
+    assert not any(client.closed for client in small)
+    assert world.connect("b", level=5)
+    for client in clients + small:
+        client.hang_up()
+    again = [world.open() for _ in range(3)]
+    for client in again:
+        client.send(begun)
+    assert not any(client.closed for client in again)
+    assert not refused  # nobody knows yet in which dialect
+    again[0].level = 5
+    again[0].send(b"\0")
+    assert again[0].take() and not again[0].closed
+    again.append(world.open())
+    again[-1].send(begun)
+    assert not again[-1].closed  # who is in has made room
+
+
+def test_P8_the_queues_of_all_are_bounded_together_and_each_keeps_a_share() -> None:
+    limits = BrokerLimits(stored_bytes_max=200_000, queue_share_bytes=5_000, queue_bytes_max=150_000)
+    world = MemoryBroker(limits=limits)
+    for name in ("a", "b", "c"):
+        world.connect(name, (name.encode(), 1), clean=False).hang_up()
+    writer = world.connect("w")
+
+    def write(topic: bytes, count: int) -> None:
+        for _ in range(count):
+            writer.send(Publish(topic, bytes(1_000), 1, packet_id=1))
+            writer.take()
+
+    kept, before = world.broker.sessions_away(), live_message_counts()[1]
+    write(b"a", 300)
+    write(b"b", 300)
+    write(b"c", 300)
+    assert 140_000 < kept["a"].stored_bytes <= 150_000
+    assert kept["a"].stored_bytes + kept["b"].stored_bytes <= 210_000
+    assert 3_000 < kept["c"].stored_bytes <= 5_000
+    assert live_message_counts()[1] - before <= 205_000
+    assert world.count("broker.dropped.queue_full") == 900 - sum(each.waiting for each in kept.values())
+    world.broker.forget("a")
+    write(b"c", 10)
+    assert kept["c"].stored_bytes > 10_000
+    for name in ("b", "c"):
+        world.broker.forget(name)
+
+
+@pytest.mark.parametrize("pattern", [b"%d/" + b"x" * 60_000, b"%d" + b"/x" * 120])
+def test_P8_the_filters_of_a_client_are_bounded_in_bytes(pattern: bytes) -> None:
+    world = MemoryBroker(limits=BrokerLimits(filter_bytes_max=200_000))
+    client = world.connect("a", level=5, clean=False, properties={"session_expiry_interval": 100})
+    asked = [pattern.replace(b"%d", b"%d" % number) for number in range(20)]
+    codes = list[int]()
+    for each in asked:
+        suback = client.ask(Subscribe(1, ((each, 0),)))[0]
+        assert isinstance(suback, Suback)
+        codes += suback.codes
+    granted = codes.count(0)
+    assert 1 < granted < 6 and codes == [0] * granted + [0x97] * (20 - granted)
+    assert world.count("broker.refused.subscriptions") == 20 - granted
+    client.ask(Subscribe(1, ((asked[0], 1),)))  # again is not one more
+    client.ask(Unsubscribe(1, (asked[0], asked[-1])))
+    assert client.ask(Subscribe(1, ((asked[-1], 0),))) == [Suback(1, (0,))]
+    client.hang_up()
+    again = world.connect("a", level=5, clean=False, properties={"session_expiry_interval": 100})
+    assert again.protocol.filter_bytes == client.protocol.filter_bytes > 0
+    assert again.ask(Subscribe(1, ((asked[0], 0),))) == [Suback(1, (0x97,))]
+
+
+def test_P8_a_long_client_id_is_refused(world: MemoryBroker) -> None:
+    most = "\u00e9" * (BROKER_CLIENT_ID_BYTES_MAX // 2)
+    world.connect(most, clean=False)
+    world.connect(most, clean=False, level=5)
+    assert world.open().ask(Connect(4, False, 0, most + "x")) == [Connack(False, 2)]
+    refused = world.open().ask(Connect(5, False, 0, most + "x"))[0]
+    assert isinstance(refused, Connack) and refused.code == 0x85
+    found = f"{BROKER_CLIENT_ID_BYTES_MAX + 1} bytes, the limit is {BROKER_CLIENT_ID_BYTES_MAX}"
+    assert found in str(refused.properties["reason_string"])
 
 
 # --- promises to others ----------------------------------------------------------------------------------

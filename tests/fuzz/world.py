@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ggfast._ext import framing
-from ggfast._ext.buffers import Ring, live_message_counts
+from ggfast._ext.buffers import Ring
+from ggfast._ext.publication import live_message_counts
 from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
 from ggfast.errors import GgfastError

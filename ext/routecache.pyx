@@ -7,7 +7,6 @@ are emptied one after the other. The router empties it as a whole when anything 
 import secrets
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -74,15 +73,17 @@ cdef class ShareRoute:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class RouteCache:
-    """Routes by hash, in sets of a few slots. Owns one reference to each Route in it."""
+    """Routes by hash, in sets of a few slots. `kept` owns the Route of each slot, where the garbage collector sees
+    it: routes know sessions, which know the router. The slots must never outlive it: whoever owns us is cleared."""
 
     def __cinit__(self, Py_ssize_t entries_max, Py_ssize_t bytes_max):
         self.entries_max = entries_max
         self.bytes_max = bytes_max
 
     def __dealloc__(self):
-        self.clear()
+        free(self.slots)
 
     cdef void* find(self, Source source, const uint8_t* topic, Py_ssize_t count, uint64_t hash) noexcept:
         """The cached Route, borrowed, or NULL."""
@@ -119,7 +120,7 @@ cdef class RouteCache:
             way = <int> ((hash >> 60) & (WAYS - 1))
         slot += way
         self.drop(slot)
-        Py_INCREF(route)
+        self.kept[slot - self.slots] = route
         slot.hash = hash
         slot.route = <void*> route
         self.count += 1
@@ -134,7 +135,7 @@ cdef class RouteCache:
         slot.route = NULL
         self.count -= 1
         self.bytes -= route.cost
-        Py_DECREF(route)
+        self.kept[slot - self.slots] = None
         return 0
 
     cdef int clear(self) except -1:
@@ -143,23 +144,25 @@ cdef class RouteCache:
             self.drop(&self.slots[i])
         free(self.slots)
         self.slots = NULL
+        self.kept = None
         self.set_count = self.hand = 0
         return 0
 
     cdef int resize(self, Py_ssize_t set_count) except -1:
         cdef Slot* old = self.slots
+        cdef list old_kept = self.kept       # the old slots' routes stay alive to the end of the move
         cdef Py_ssize_t old_count = self.set_count * WAYS
         cdef Py_ssize_t i
         cdef Slot* slots = <Slot*> calloc(<size_t> (set_count * WAYS), sizeof(Slot))
         if slots == NULL:
             raise MemoryError(f"no memory for a route cache of {set_count * WAYS} entries")
         self.slots = slots
+        self.kept = [None] * (set_count * WAYS)
         self.set_count = set_count
         self.hand = 0
         self.count = self.bytes = 0
         for i in range(old_count):
             if old[i].route != NULL:
                 self.put(old[i].hash, <Route> old[i].route)
-                Py_DECREF(<object> old[i].route)
         free(old)
         return 0

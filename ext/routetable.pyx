@@ -79,8 +79,7 @@ cdef class RouteTable(Outlet):
         if self.cache.generation == self.generation:
             found = self.cache.find(source, topic, count, hash)
         else:
-            self.cache.clear()
-            self.cache.generation = self.generation
+            self.forget_stale()
         if found != NULL:
             route = <Route> found
         else:
@@ -355,6 +354,12 @@ cdef class RouteTable(Outlet):
             raise Violation(f"topic filter {pattern[:256]!r} is not valid: it has too many levels",
                             reason_code=0x8F)
         return plain
+
+    def forget_stale(self) -> None:
+        """Empty the cache if nothing in it is valid any more: its routes keep sessions that have ended."""
+        if self.cache.generation != self.generation:
+            self.cache.clear()
+            self.cache.generation = self.generation
 
     def cache_size(self) -> tuple:
         """(routes, bytes) in the cache now."""

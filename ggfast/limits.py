@@ -164,15 +164,15 @@ BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a c
 BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones included
 BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes
 BROKER_STORED_BYTES_MAX: Final = 32 * MIB  # the queues of all clients together; a message for many counts once
-BROKER_QUEUE_SHARE_BYTES: Final = (
-    8 * KIB
-)  # a client's, that the others cannot use up: 4,096 times that is as much again
+BROKER_QUEUE_SHARE_BYTES: Final = 8 * KIB  # of one client, whatever the others take; 4,096 times that is 32 MiB
 BROKER_STRANGERS_BYTES_MAX: Final = 4 * MIB  # CONNECTs begun and not complete, of all who have not been let in
 BROKER_OUTPUT_BYTES_MAX: Final = 512 * KIB  # unwritten output of one client above the transport's own buffer
 BROKER_WRITE_HIGH_BYTES: Final = 64 * KIB  # the transport's buffer above which a client counts as congested
 BROKER_RETAINED_BYTES_MAX: Final = 8 * MIB  # all retained messages; 8 MiB of 128 is what a small device can spare
 BROKER_SESSIONS_OFFLINE_MAX: Final = 4_096  # persistent sessions whose client is away
 BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stalled readers
+BROKER_TRIM_CLOSED: Final = 256  # connections that ended since memory was given back; fewer leave little behind
+BROKER_TRIM_TICKS: Final = 14  # 7 s from one time to the next, past TRANSPORT_LINGER_S: it costs about 1 ms for 8 MiB
 BROKER_STALL_TICKS: Final = 3  # 1.0 to 1.5 s: how long a reader that takes nothing may hold its publishers back
 BROKER_RECEIVE_MAX: Final = 1_024  # QoS 2 messages one client may have begun and not ended
 BROKER_ALIASES_MAX: Final = 32  # topics one client may abbreviate; a device publishes on fewer
@@ -192,7 +192,7 @@ HANDSHAKE_PAUSE_S: Final = 0.1  # while all places for handshakes are taken; man
 ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut
 ARRIVALS_PER_S: Final = 1_000.0  # of one address after that; taking in so many takes a tenth of a core
 TLS_ARRIVALS_PER_S: Final = 100.0  # the same with TLS, where each costs ten times as much
-ARRIVAL_ADDRESSES_MAX: Final = 4_096  # addresses remembered; about 150 bytes each
+ARRIVAL_ADDRESSES_MAX: Final = 2_048  # addresses remembered; 24 bytes each, taken at once
 TLS_HANDSHAKES_MAX: Final = 256  # under way at a time; each holds up to 75 KB until it is done, a stranger's too
 TLS_HANDSHAKE_BYTES_MAX: Final = 24 * KIB  # from the client: its chain, and a hello with the largest key shares
 TLS_CLIENT_CHAIN_BYTES_MAX: Final = 16 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB

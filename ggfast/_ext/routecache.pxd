@@ -23,7 +23,7 @@ cdef struct Hop:
 
 cdef struct Slot:
     uint64_t hash
-    void* route              # Route with one owned reference, or NULL
+    void* route              # Route, borrowed from RouteCache.kept, or NULL
 
 
 cdef class Source:
@@ -60,6 +60,7 @@ cdef class ShareRoute:       # the members of a share that one route may choose 
 
 cdef class RouteCache:
     cdef Slot* slots         # owned; sets of WAYS slots
+    cdef list kept           # the routes of the slots, at the same positions
     cdef Py_ssize_t set_count
     cdef Py_ssize_t count, bytes
     cdef Py_ssize_t entries_max, bytes_max

@@ -28,6 +28,7 @@ cdef class Transport(Wire):
     cdef Py_ssize_t low                  # at or below it go on
     cdef int fd                          # -1 once closed
     cdef bint watched                    # the loop tells us when there is something to read
+    cdef bint forgotten                  # the loop gave up watching by itself and keeps the remains
     cdef bint paused                     # by pause_reading
     cdef bint armed                      # the loop tells us when there is room to write
     cdef bint choked                     # pause_writing has been said
@@ -47,4 +48,5 @@ cdef class Transport(Wire):
     cdef int finish(self, object error) except -1
     cdef int broke(self, object error, str what) except -1
     cdef int unobserved(self) except -1
+    cdef int forget(self) except -1
     cdef void release(self) noexcept

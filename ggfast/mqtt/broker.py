@@ -11,6 +11,7 @@ Everything runs on one loop. Nothing here is called for an ordinary PUBLISH.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 from ggfast._ext.framing import LEVEL_5
 from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
+from ggfast._ext.transport import give_back_memory
 from ggfast.clock import Clock
 from ggfast.counters import Counters
 from ggfast.errors import PeerError
+from ggfast.limits import BROKER_TRIM_CLOSED, BROKER_TRIM_TICKS
 from ggfast.mqtt.connection import Connection
 from ggfast.mqtt.hooks import Client, Hooks
 from ggfast.mqtt.limits import BrokerLimits
@@ -103,6 +106,9 @@ class Broker:
         self._connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._closed = False
+        self._ended = 0  # connections since memory was given back
+        self._ticks_to_trim = 0
+        self._trim_again = False
         self._set_time(self.started_at)
         self.retained.sweep(router.now)
         router.retain = self._retain
@@ -200,6 +206,7 @@ class Broker:
         """The connection ends: its session ends too or waits for the client to come back, and its will goes out
         or waits with the session."""
         self._connections.discard(connection)
+        self._ended += 1
         client, session, will = connection.client, connection.session, connection.will
         connection.client = connection.will = None
         if client is not None and self._clients.get(client.client_id) is connection:
@@ -312,6 +319,24 @@ class Broker:
             self.counters.add("broker.retained.expired", expired)
         self.system.tick(now)
         self.count()
+        self._give_back_memory()
+
+    def _give_back_memory(self) -> None:
+        """After many connections have ended, and once more when the last bytes of the slowest are gone too.
+
+        The collection is for the interpreter's free lists: a single object in one holds a megabyte of its heap.
+        """
+        self.router.forget_stale()
+        if self._ended >= BROKER_TRIM_CLOSED and self._ticks_to_trim == 0:
+            self._ended, self._ticks_to_trim, self._trim_again = 0, BROKER_TRIM_TICKS, True
+            gc.collect()
+            give_back_memory()
+        elif self._ticks_to_trim:
+            self._ticks_to_trim -= 1
+            if self._ticks_to_trim == 0 and self._trim_again:
+                self._trim_again = False
+                gc.collect()
+                give_back_memory()
 
     def _retain(self, source: str, topic: bytes, payload: bytes, qos: int, properties: bytes, expires: int) -> None:
         self.retained.put(source, topic, payload, qos, properties, expires)

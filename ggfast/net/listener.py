@@ -13,8 +13,10 @@ import errno
 import ipaddress
 import logging
 import os
+import secrets
 import socket
 import ssl
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -32,30 +34,43 @@ logger = logging.getLogger("ggfast.broker")
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 CAUSES_MAX = 64  # of complaints remembered; a peer's doing has few, but their text is not ours
 TLS_SHUTDOWN_TIMEOUT_S = 5.0  # for the peer's close_notify; embedded stacks often never send one
+WAYS = 8  # addresses that share a place; the one unheard for longest gives way
+_SEED = secrets.token_bytes(8)  # nobody outside can choose addresses that share a place
 IPV6_SITE_BITS = 64  # whoever has one address of such a network has them all
 
 
 class Arrivals:
-    """How many connections an address may still make: a token bucket each, for the most recent addresses."""
+    """How many connections an address may still make: a token bucket each, for the most recent addresses.
+
+    Numbers in arrays, in sets of a few addresses: an object that outlives a storm of connections would hold on to
+    the memory the storm took.
+    """
 
     def __init__(self, burst: float, per_s: float, addresses_max: int) -> None:
         self._burst = burst
         self._per_s = per_s
-        self._addresses_max = addresses_max
-        self._buckets: dict[object, tuple[float, float]] = {}  # tokens and when they were counted, oldest use first
+        self._sets = max(1, addresses_max // WAYS)
+        self._keys = array("q", bytes(8 * WAYS * self._sets))  # 0: free
+        self._tokens = array("d", bytes(8 * WAYS * self._sets))
+        self._counted_at = array("d", bytes(8 * WAYS * self._sets))
 
     def admit(self, address: object, now: float) -> bool:
         """Whether one more may come from `address` at `now` (seconds, monotonic); counts it if so."""
-        tokens, since = self._buckets.pop(address, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._per_s)
-        if len(self._buckets) >= self._addresses_max:
-            del self._buckets[next(iter(self._buckets))]
+        key = hash((_SEED, address)) or 1
+        first = key % self._sets * WAYS
+        ways = range(first, first + WAYS)
+        place = next((at for at in ways if self._keys[at] == key), None)
+        if place is None:
+            place = min(ways, key=lambda at: (self._keys[at] != 0, self._counted_at[at]))
+            self._keys[place], self._tokens[place], self._counted_at[place] = key, self._burst, now
+        tokens = min(self._burst, self._tokens[place] + (now - self._counted_at[place]) * self._per_s)
         admitted = tokens >= 1.0
-        self._buckets[address] = (tokens - 1.0 if admitted else tokens, now)
+        self._tokens[place] = tokens - 1.0 if admitted else tokens
+        self._counted_at[place] = now
         return admitted
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return sum(key != 0 for key in self._keys)
 
 
 class Acceptor:

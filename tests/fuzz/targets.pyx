@@ -11,8 +11,7 @@ from libc.stdint cimport uint8_t, uintptr_t
 
 from ggfast._ext.framing cimport read_length, write_length
 
-from ggfast._ext import framing
-from ggfast._ext.framing import Connect
+from ggfast._ext.framing import Connect, decode, encode
 from ggfast.errors import PeerError
 from tests.fuzz.world import play, prepare
 
@@ -33,18 +32,6 @@ cdef bytes frame_from(const uint8_t* data, Py_ssize_t size):
             + PyBytes_FromStringAndSize(<const char*> data + 2, size - 2))
 
 
-FIVE = hasattr(framing, "Auth")
-LEVELS = frozenset([3, 4, 5] if FIVE else [3, 4])
-
-
-cdef object decode_at(bytes frame, int level):
-    return framing.decode(frame, level) if FIVE else framing.decode(frame)
-
-
-cdef bytes encode_at(packet, int level):
-    return framing.encode(packet, level) if FIVE else framing.encode(packet)
-
-
 cdef bint is_canonical(bytes frame, int level):
     """Whether no other bytes could mean the same: then encoding must give exactly these."""
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(frame)
@@ -59,24 +46,24 @@ cdef int framing_once(const uint8_t* data, Py_ssize_t size) except -1:
     cdef int level
     if size < 1:
         return 0
-    level = 5 if data[0] & 2 and FIVE else 4
+    level = 5 if data[0] & 2 else 4
     frame = frame_from(data, size)
     try:
-        packet = decode_at(frame, level)
+        packet = decode(frame, level)
     except PeerError as error:
         check_refusal(error, level)
         return 0
     if isinstance(packet, Connect):
         level = packet.level
-        if level not in LEVELS:          # nothing behind the level is read
+        if level not in (3, 4, 5):          # nothing behind the level is read
             return 0
-    again = encode_at(packet, level)
+    again = encode(packet, level)
     if is_canonical(frame, level) and again != frame:
         raise AssertionError(f"{frame.hex()} is {packet!r}, which is written as {again.hex()}")
     if len(again) > len(frame):
         raise AssertionError(f"{frame.hex()} grows to {again.hex()}")
-    if decode_at(again, level) != packet:
-        raise AssertionError(f"{packet!r} comes back as {decode_at(again, level)!r}")
+    if decode(again, level) != packet:
+        raise AssertionError(f"{packet!r} comes back as {decode(again, level)!r}")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -320,3 +322,14 @@ def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
 
 def _hello(client_id: str) -> list[Packet]:
     return [Connect(4, True, 0, client_id), Subscribe(1, ((b"#", 1),))]
+
+
+def test_a_router_that_is_given_up_is_collected_with_what_its_cache_knows() -> None:
+    world = MemoryBroker()
+    reader, writer = world.connect("r", (b"#", 1)), world.connect("w")
+    writer.send(*(Publish(b"t/%d" % number, b"x") for number in range(100)))
+    assert world.router.cache_size()[0] > 50 and len(reader.take()) == 100
+    broker = weakref.ref(world.broker)
+    del world, reader, writer
+    gc.collect()
+    assert broker() is None, "routes in the cache know sessions, which know the router: the collector must see them"

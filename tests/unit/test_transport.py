@@ -303,6 +303,26 @@ def test_a_reused_descriptor_number_disturbs_nobody(make_loop: MakeLoop) -> None
     run(make_loop, body())
 
 
+def test_a_descriptor_that_the_loop_gave_up_can_be_used_again(make_loop: MakeLoop) -> None:
+    """A reset behind data ends the watching unasked; the connection is ended before it can look once more."""
+
+    def end_soon(notes: Notes, _: bytes) -> None:
+        asyncio.get_running_loop().call_soon(notes.transport.abort)
+
+    async def body() -> None:
+        for _ in range(20):
+            broken, after = Notes(end_soon), Notes()
+            with joined(broken) as (_transport, peer):
+                peer.sendall(b"last words")
+                reset(peer)
+                await until(lambda broken=broken: broken.lost)  # type: ignore[misc]
+            with joined(after) as (_transport, peer):
+                peer.sendall(b"x")
+                await until(lambda after=after: after.received == b"x")  # type: ignore[misc]
+
+    run(make_loop, body())
+
+
 def test_a_failing_protocol_loses_its_connection_only(make_loop: MakeLoop) -> None:
     heard: list[dict[str, Any]] = []
 

@@ -247,6 +247,12 @@ class Broker:
             self.counters.add("broker.dropped.will")
             logger.exception("a will could not be published source=%s", will.source)
 
+    def will_bytes(self) -> int:
+        """The wills of all clients, those that wait included. Looks at every session."""
+        here = (connection.will for connection in self._clients.values())
+        away = (entry.will for _, entry in self.absent.items())
+        return sum(will.size for will in (*here, *away) if will is not None)
+
     # --- sessions whose client is away -----------------------------------------------------------------
 
     def restore_session(

@@ -26,6 +26,7 @@ class BrokerLimits:
     strangers_bytes_max: int = limits.BROKER_STRANGERS_BYTES_MAX
     output_bytes_max: int = limits.BROKER_OUTPUT_BYTES_MAX
     write_high_bytes: int = limits.BROKER_WRITE_HIGH_BYTES
+    will_bytes_max: int = limits.BROKER_WILL_BYTES_MAX
     retained_bytes_max: int = limits.BROKER_RETAINED_BYTES_MAX
     sessions_offline_max: int = limits.BROKER_SESSIONS_OFFLINE_MAX
     tick_s: float = limits.BROKER_TICK_S

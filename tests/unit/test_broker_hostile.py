@@ -22,8 +22,10 @@ from ggfast._ext.framing import (
 )
 from ggfast._ext.publication import live_message_counts
 from ggfast._ext.routes import Router
+from ggfast.counters import Counters
 from ggfast.limits import BROKER_CLIENT_ID_BYTES_MAX, BROKER_PACKET_FILTERS_MAX
 from ggfast.mqtt.limits import BrokerLimits
+from ggfast.mqtt.retained import Retained
 from tests.model.broker import MemoryBroker, MemoryClient
 
 READ_BYTES = 256 * 1024  # the most one read brings
@@ -258,6 +260,42 @@ def test_P8_a_long_client_id_is_refused(world: MemoryBroker) -> None:
     assert isinstance(refused, Connack) and refused.code == 0x85
     found = f"{BROKER_CLIENT_ID_BYTES_MAX + 1} bytes, the limit is {BROKER_CLIENT_ID_BYTES_MAX}"
     assert found in str(refused.properties["reason_string"])
+
+
+def test_P8_wills_are_bounded_together() -> None:
+    world = MemoryBroker(limits=BrokerLimits(will_bytes_max=100_000))
+    large, small = Will(b"t", bytes(30_000), 0, False), Will(b"t", bytes(1_000), 0, False)
+    late = large._replace(properties={"will_delay_interval": 1000})
+    expiry = {"session_expiry_interval": 1000}
+    world.connect("here", will=large)
+    for name in ("away", "away too"):
+        world.connect(name, level=5, will=late, properties=expiry).hang_up()
+    assert world.broker.will_bytes() == 3 * 30_001
+    refused = world.open().ask(Connect(5, True, 0, "x", large))[0]
+    assert isinstance(refused, Connack) and refused.code == 0x97
+    assert world.open().ask(Connect(4, True, 0, "x", large)) == [Connack(False, 3)]
+    world.connect("x", will=small)
+    world.connect("away", level=5, clean=False, properties=expiry)  # back, and its will is forgotten
+    world.connect("y", will=large)
+
+
+def test_P7_one_source_does_not_fill_the_retained_messages_of_all() -> None:
+    counters = Counters()
+    store = Retained(100_000, counters)
+    for number in range(1000):
+        store.put("greedy", b"%d" % number, b"x", 0)
+    greedy = store.bytes
+    assert 20_000 < greedy <= 25_000
+    assert counters.get("broker.dropped.retained_full") == 1000 - store.count
+    assert store.put("modest", b"t", b"x" * 10_000, 0)
+    assert not store.put("greedy", b"t", b"x", 0)
+    assert store.put("greedy", b"0", b"", 0)
+    assert store.put("greedy", b"t", b"x", 0)
+    for number in range(1000):
+        store.put("greedy", b"%d" % number, b"", 0)
+    store.put("greedy", b"t", b"", 0)
+    store.put("modest", b"t", b"", 0)
+    assert store.bytes == store.count == 0
 
 
 # --- promises to others ----------------------------------------------------------------------------------

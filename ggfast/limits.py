@@ -189,6 +189,9 @@ BROKER_SWEEP_SECONDS: Final = 4_096  # due seconds looked at in one tick, after 
 
 # --- listeners and transports of the broker -------------------------------------------------------------
 TRANSPORT_LINGER_S: Final = 5.0  # how long a peer may take for the last bytes of a connection that is being closed
+PROBE_AFTER_S: Final = 300  # of silence, then the kernel asks whether the peer is still there; costs two packets
+PROBE_PAUSE_S: Final = 60  # between two such questions
+PROBES: Final = 5  # without an answer end the connection: ten minutes after the peer's power went
 ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
 ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
 HANDSHAKE_PAUSE_S: Final = 0.1  # while all places for handshakes are taken; many of them need no longer

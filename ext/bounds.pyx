@@ -11,7 +11,8 @@ cdef class SessionLimits:
     """The bounds all sessions of a broker share: bytes, entries, ticks of the broker's sweep."""
 
     def __cinit__(self, *, Py_ssize_t packet_bytes_max, Py_ssize_t payload_bytes_max, Py_ssize_t inflight_max,
-                  Py_ssize_t queue_bytes_max, Py_ssize_t queue_entries_max, Py_ssize_t output_bytes_max,
+                  Py_ssize_t queue_bytes_max, Py_ssize_t queue_entries_max, Py_ssize_t stored_bytes_max,
+                  Py_ssize_t queue_share_bytes, Py_ssize_t strangers_bytes_max, Py_ssize_t output_bytes_max,
                   int stall_ticks_max, Py_ssize_t receive_max, int aliases_max, Py_ssize_t alias_bytes_max):
         if not 1 <= inflight_max <= 32768:
             raise ValueError(f"inflight_max is {inflight_max}, expected 1 to 32768, half of the packet ids")
@@ -24,6 +25,9 @@ cdef class SessionLimits:
         self.inflight_max = inflight_max
         self.queue_bytes_max = queue_bytes_max
         self.queue_entries_max = queue_entries_max
+        self.stored_bytes_max = stored_bytes_max
+        self.queue_share_bytes = queue_share_bytes
+        self.strangers_bytes_max = strangers_bytes_max
         self.output_bytes_max = output_bytes_max
         self.stall_ticks_max = stall_ticks_max
         self.receive_max = receive_max

@@ -164,6 +164,10 @@ cdef void message_drop(Message* message) noexcept:
         free(message)
 
 
+cdef Py_ssize_t stored_now() noexcept:
+    return live_message_bytes
+
+
 cdef bytes identifier_property(int number):
     """A subscription identifier (1 to 268,435,455) as a property; nothing for 0."""
     cdef uint8_t out[5]

@@ -12,7 +12,8 @@ happens at them:
     backlog above half its bounds, or unread
     output above the transport's high water    -> congested: publishers to this client are held back
     congested for `stall_ticks_max` ticks      -> frozen: they go on; QoS 0 is dropped (counted: slow_reader)
-    backlog at its bounds                      -> the newest QoS 1 or 2 is dropped and counted (queue_full)
+    backlog at its bounds, or all backlogs
+    together at theirs and this one at a share -> the newest QoS 1 or 2 is dropped and counted (queue_full)
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -28,29 +29,19 @@ from ggfast._ext.publication cimport (
     message_size,
     message_take,
     remaining_s,
+    stored_now,
     view_message,
     view_values,
 )
 from ggfast._ext.window cimport (
-    DONE,
-    RELEASED,
-    SENT_ONCE,
-    SENT_TWICE,
-    Queued,
-    backlog_clear,
-    backlog_pop,
-    backlog_push,
-    receipts_clear,
-    window_at,
-    window_clear,
-    window_id,
-    window_land,
-    window_push,
+    DONE, RELEASED, SENT_ONCE, SENT_TWICE, Queued, backlog_clear, backlog_pop, backlog_push, receipts_clear,
+    window_at, window_clear, window_id, window_land, window_push,
 )
 from ggfast._ext.wire cimport CallWire, Wire
 
 cdef enum:
     FLUSH_BYTES = 64 * 1024          # output of this size is written at once, not at the end of the batch
+    ALIASED_BYTES = 4                # a shorter topic's alias would make its packets longer
 
 _STATES = ("new", "connected", "offline", "ended")
 
@@ -202,7 +193,7 @@ cdef class Recipient:
         if alias:
             known[0] = True
             return alias
-        if (self.aliases_out.count >= self.alias_max
+        if (self.aliases_out.count >= self.alias_max or view.topic_bytes < ALIASED_BYTES
                 or self.aliases_out.bytes + view.topic_bytes > self.limits.alias_bytes_max):
             return 0
         if self.packet_bytes_max and publish5_bytes(
@@ -224,7 +215,9 @@ cdef class Recipient:
             return (self.frozen and self.write_paused) or self.out.used > self.limits.output_bytes_max
         size += <Py_ssize_t> (sizeof(Message) + sizeof(Queued))
         return (self.stored_bytes + size > self.limits.queue_bytes_max
-                or self.backlog.count >= self.limits.queue_entries_max)
+                or self.backlog.count >= self.limits.queue_entries_max
+                or (self.stored_bytes + size > self.limits.queue_share_bytes
+                    and stored_now() + size > self.limits.stored_bytes_max))
 
     cdef int touch(self) except -1:
         """Have `out` written at the end of the batch, or now if it is long."""

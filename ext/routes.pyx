@@ -27,7 +27,7 @@ from ggfast._ext.publication cimport (
     read_publish,
     view_values,
 )
-from ggfast._ext.recipient cimport LIVE, OFFLINE
+from ggfast._ext.recipient cimport CALL_COST, LIVE, OFFLINE
 from ggfast._ext.routecache cimport Hop, ShareRoute, is_for
 
 from ggfast.errors import LimitReached
@@ -167,6 +167,7 @@ cdef class Router(RouteTable):
             self.retain("" if self.open else source, route.topic, payload, view.qos,
                         PyBytes_FromStringAndSize(<const char*> view.properties, view.properties_bytes),
                         expires_at(self.now, view.expiry_s))
+            self.spent += CALL_COST
         if route.hop_count == 0 and route.others is None and route.shares is None:
             if route.permitted:
                 self.unrouted += 1
@@ -211,6 +212,7 @@ cdef class Router(RouteTable):
             return True
         was_busy = self.busy
         self.busy = True
+        self.spent += CALL_COST
         try:
             if target.offer(source, topic, payload, qos, retain):
                 return True

@@ -20,6 +20,7 @@ from libc.stdlib cimport malloc
 cimport cython
 
 from ggfast._ext.publication cimport identifier_property
+from ggfast._ext.recipient cimport LOOK_COST, MATCH_COST, MISS_COST
 from ggfast._ext.routecache cimport FOR_ALL, FOR_OTHERS, FOR_OWN, Share, hash_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault, utf8_ok
 
@@ -27,8 +28,10 @@ from ggfast.errors import Malformed, Violation
 from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
 
 cdef enum:
-    ROUTE_COST = 160               # a Route object, its list and its slot
+    ROUTE_COST = 256               # a Route object, its topic's, its list and its slots
     HOP_COST = 56
+    SHARE_COST = 160               # a ShareRoute and its list
+    IDS_COST = 64                  # the object around a hop's subscription identifiers
     NO_LOCAL = 4                   # bits of a subscription's options [MQTT5-3.8.3.1]
     AS_PUBLISHED = 8
 
@@ -96,7 +99,7 @@ cdef class RouteTable(Outlet):
         cdef dict shared = {}              # Share -> the same
         cdef Route route = Route.__new__(Route)
         cdef ShareRoute choice
-        cdef Py_ssize_t hops
+        cdef Py_ssize_t matches
         self.check_topic(topic, count)
         route.source = source
         route.topic = PyBytes_FromStringAndSize(<const char*> topic, count)
@@ -108,17 +111,20 @@ cdef class RouteTable(Outlet):
                 self.collect_open(topic, count, found, shared)
         route.sessions = []
         route.hops = hops_of(found, route.sessions, &route.hop_count)
-        hops = route.hop_count
+        route.cost = ROUTE_COST + count + hops_cost(route.hops, route.hop_count)
+        matches = len(found)
         for share, members in shared.items():
             choice = ShareRoute.__new__(ShareRoute)
             choice.share = <Share> share
             choice.sessions = []
             choice.hops = hops_of(members, choice.sessions, &choice.hop_count)
-            hops += choice.hop_count
+            route.cost += SHARE_COST + hops_cost(choice.hops, choice.hop_count)
+            matches += len(members)
             if route.shares is None:
                 route.shares = []
             route.shares.append(choice)
-        route.cost = ROUTE_COST + count + HOP_COST * (hops + (len(route.others) if route.others else 0))
+        route.cost += HOP_COST * (len(route.others) if route.others else 0)
+        self.spent += MISS_COST + MATCH_COST * matches
         return route
 
     cdef int check_topic(self, const uint8_t* topic, Py_ssize_t count) except -1:
@@ -153,6 +159,7 @@ cdef class RouteTable(Outlet):
                 route.others.append(target)
             if not self.open:
                 for session in self.joined.get(name, ()):
+                    self.spent += LOOK_COST * len((<Recipient> session).subscriptions)
                     collect_filters(self.shares, <Recipient> session, topic, count, found, shared)
         return 0
 
@@ -412,6 +419,15 @@ cdef list entry_of(session, list options, int side):
 def identifier_of(value):
     """The subscription identifier in the lane's form of options."""
     return value >> 8
+
+
+cdef Py_ssize_t hops_cost(const Hop* hops, Py_ssize_t count) noexcept:
+    """What hops keep in memory, subscription identifiers included; the sessions are not theirs."""
+    cdef Py_ssize_t i, cost = HOP_COST * count
+    for i in range(count):
+        if hops[i].ids_bytes:
+            cost += IDS_COST + hops[i].ids_bytes
+    return cost
 
 
 cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:

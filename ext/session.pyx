@@ -46,32 +46,18 @@ from ggfast._ext.publication cimport (
     remaining_s,
     view_values,
 )
-from ggfast._ext.recipient cimport ENDED, LIVE, NEW, OFFLINE, Outlet
+from ggfast._ext.recipient cimport CALL_COST, ENDED, FILTERS_COST, LIVE, NEW, OFFLINE, Outlet
 from ggfast._ext.window cimport (
-    DONE,
-    RELEASED,
-    SENT_ONCE,
-    SENT_TWICE,
-    Backlog,
-    Flight,
-    Queued,
-    Receipts,
-    Window,
-    backlog_at,
-    receipts_add,
-    receipts_has,
-    receipts_remove,
-    window_at,
-    window_find,
-    window_index,
-    window_push,
+    DONE, RELEASED, SENT_ONCE, SENT_TWICE, Backlog, Flight, Queued, Receipts, Window, backlog_at, receipts_add,
+    receipts_has, receipts_remove, window_at, window_find, window_index, window_push,
 )
 
 from ggfast._ext.framing import packet_name
 from ggfast.errors import Malformed, Violation
 
 cdef enum:
-    BATCH_BYTES = 4 * 1024 * 1024    # handed to targets in one batch; past it the input waits a turn
+    BATCH_BYTES = 4 * 1024 * 1024    # `spent` in one batch; past it the input waits a turn
+    CONNECT_FREE = 4096              # a CONNECT that needs no more is never refused for what others have begun
     LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
@@ -102,6 +88,7 @@ cdef class Session(Recipient):
             return 0
         problem = None
         self.outlet.blocked_on = None
+        self.outlet.spent = 0
         try:
             if self.held:
                 return self.inbox.put(at, left)
@@ -127,6 +114,7 @@ cdef class Session(Recipient):
         self.held = False
         self.waiting_on = None
         self.outlet.blocked_on = None
+        self.outlet.spent = 0
         try:
             used = self.handle(self.inbox.data + self.inbox.start, self.inbox.end - self.inbox.start)
             self.outlet.settle(True)
@@ -145,6 +133,8 @@ cdef class Session(Recipient):
         self.outlet.end_batch()
         if self.state >= OFFLINE:
             return 0
+        if error is None and (self.begun or self.state == NEW):
+            error = self.note_begun()
         if error is not None:
             self.state = ENDED
             self.inbox.release()
@@ -162,6 +152,16 @@ cdef class Session(Recipient):
         elif overspent or blocked_on is not None:
             self.hold(None)
         return 0
+
+    cdef note_begun(self):
+        """Count the unfinished CONNECT of a stranger; an error if it is a long one and they are too much together."""
+        cdef Py_ssize_t size = self.inbox.capacity if self.state == NEW else 0
+        self.outlet.begun += size - self.begun
+        self.begun = size
+        if size <= CONNECT_FREE or self.outlet.begun <= self.limits.strangers_bytes_max:
+            return None
+        return Violation(f"unfinished CONNECTs take {self.outlet.begun} bytes, the limit is "
+                         f"{self.limits.strangers_bytes_max}", reason_code=0x97)
 
     cdef int hold(self, Recipient target) except -1:
         """Stop reading until `target` has room again, or only until the next turn (None)."""
@@ -261,7 +261,11 @@ cdef class Session(Recipient):
                 raise Violation(f"more than {self.limits.receive_max} QoS 2 messages await PUBREL [MQTT5-3.3.4-7]",
                                 reason_code=0x93)
             receipts_add(&self.receipts, view.packet_id)
-            code = self.outlet.publish_view(self, &view)
+            try:
+                code = self.outlet.publish_view(self, &view)
+            except BaseException:
+                receipts_remove(&self.receipts, view.packet_id)  # not acknowledged: sent again it is a new one
+                raise
             if code >= 0x80 and self.level == 5:
                 receipts_remove(&self.receipts, view.packet_id)  # refused: the exchange ends with the PUBREC
         return self.answer(0x50, view.packet_id, code)
@@ -327,6 +331,7 @@ cdef class Session(Recipient):
         packet = decode_body(kind, flags, frame + header, total - header, self.level)
         if self.owner is not None:
             self.owner.packet(packet)
+        self.outlet.spent += CALL_COST + FILTERS_COST * total
         return 0
 
     # --- acknowledgements ------------------------------------------------------------------------------
@@ -394,6 +399,8 @@ cdef class Session(Recipient):
     def detach(self, bint offline):
         """The connection is gone: keep what is outstanding (`offline`) or give everything back."""
         self.inbox.release()
+        self.outlet.begun -= self.begun
+        self.begun = 0
         alias_clear(&self.aliases_in)
         self.held = False
         Recipient.detach(self, offline)

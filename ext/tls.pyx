@@ -126,8 +126,9 @@ cdef class Handshakes:
         if len(self.under_way) >= limits.TLS_HANDSHAKES_MAX:
             oldest = self.silent()
             if oldest is not None:
-                oldest.give_up("others were waiting and it sent nothing")
-        self.under_way[transport] = self.loop.time() + self.timeout_s
+                oldest.give_up("others were waiting and it sent nothing more")
+        (<TlsTransport> transport).asked_at = self.loop.time()
+        self.under_way[transport] = (<TlsTransport> transport).asked_at + self.timeout_s
         if self.timer is None:
             self.timer = self.loop.call_later(self.timeout_s, self._expire)
 
@@ -148,15 +149,20 @@ cdef class Handshakes:
             transport.give_up(f"it was not done within {self.timeout_s:g} s")
 
     def has_room(self) -> bool:
-        """Whether one more may begin: there are few, or one that never sent anything would give way."""
+        """Whether one more may begin: there are few, or one that lets us wait would give way."""
         return len(self.under_way) < limits.TLS_HANDSHAKES_MAX or self.silent() is not None
 
     cdef TlsTransport silent(self):
+        """One that never sent anything, else the first that has been due to for long, or None."""
         cdef TlsTransport transport
+        cdef TlsTransport late = None
+        cdef double since = self.loop.time() - limits.TLS_ANSWER_S
         for transport in self.under_way:
             if not transport.knocked:
                 return transport
-        return None
+            if late is None and not transport.denied and transport.asked_at <= since:
+                late = transport
+        return late
 
     def __len__(self):
         return len(self.under_way)
@@ -185,22 +191,30 @@ cdef class TlsTransport(Transport):
     cdef int receive(self) except -1:
         if self.handshakes is not None:
             self.knocked = True
-            if not self.handshakes.admit():  # epoll reports it again in the next turn
+            self.denied = not self.handshakes.admit()
+            if self.denied:                  # epoll reports it again in the next turn
                 return 0
         return Transport.receive(self)
 
     cdef int deliver(self, const uint8_t* data, Py_ssize_t count) except -1:
         """Ciphertext of one read."""
         global in_at, in_left, in_bio
+        cdef Py_ssize_t part = count             # of which the handshake, which keeps what is unfinished, sees this much
         if self.ssl == NULL:
             self.open_ssl()
+        if self.handshakes is not None:
+            part = min(count, <Py_ssize_t> limits.TLS_HANDSHAKE_BYTES_MAX - self.shaken)
         in_at = data
-        in_left = count
+        in_left = part
         in_bio = self.bio
         try:
             if self.handshakes is not None:
                 self.shake()
+                self.shaken += part - in_left
+                if self.handshakes is not None and self.shaken >= limits.TLS_HANDSHAKE_BYTES_MAX:
+                    self.give_up(f"it sent {self.shaken} bytes and was not done")
             if self.handshakes is None and not self.closing:
+                in_left += count - part
                 self.read_records()
         finally:
             in_left = 0
@@ -267,6 +281,8 @@ cdef class TlsTransport(Transport):
                 reason = reason_of_failure(self.ssl)
                 self.flush()                     # the alert that tells the client why
                 return self.give_up(reason)
+            if sealed_used:                      # our side is said: now it is the client's turn
+                self.asked_at = self.handshakes.loop.time()
             self.flush()
             if self.closing:
                 return 0

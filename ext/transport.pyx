@@ -29,6 +29,7 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short sa_family
     cdef struct sockaddr_storage:
         unsigned short ss_family
+    int SOL_SOCKET, SO_KEEPALIVE
     int AF_INET, AF_INET6, MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC
     ssize_t recv(int, void*, size_t, int)
     ssize_t send(int, const void*, size_t, int)
@@ -53,7 +54,7 @@ cdef extern from "<netinet/in.h>" nogil:
     uint32_t ntohl(uint32_t)
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY
+    int TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
 
 cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int, const void*, char*, socklen_t)
@@ -83,6 +84,7 @@ cdef enum:
 
 cdef uint8_t window[READ_BYTES]      # untouched pages cost nothing
 cdef bint window_in_use = False
+cdef int probe_after_s = limits.PROBE_AFTER_S, probe_pause_s = limits.PROBE_PAUSE_S, probes = limits.PROBES
 
 
 def accept(int listener):
@@ -101,7 +103,17 @@ def accept(int listener):
             return None
         raise OSError(errno, os.strerror(errno))
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))   # refused by UNIX sockets, which need none
+    ask_for_signs_of_life(fd)
     return fd, name_of(&address)
+
+
+cdef void ask_for_signs_of_life(int fd) noexcept:
+    """Let the kernel notice a peer that lost its power: MQTT has a keep-alive, but a client may do without."""
+    cdef int on = 1, idle_s = probe_after_s, pause_s = probe_pause_s, count = probes
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s))
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &pause_s, sizeof(pause_s))
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count))
 
 
 def give_back_memory():

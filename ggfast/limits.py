@@ -155,14 +155,23 @@ CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock i
 ROUTE_CACHE_ENTRIES_MAX: Final = 32_768  # (source, topic) pairs remembered; a group has tens of each
 ROUTE_CACHE_BYTES_MAX: Final = 4 * MIB  # the same in memory, wide fan-outs included
 BROKER_CONNECT_TIMEOUT_S: Final = 10.0  # from accepted to CONNECT; the SDKs give the whole connect 30 s
+BROKER_CLIENT_ID_BYTES_MAX: Final = 1_024  # kept with every session; thing names have 128
 BROKER_CONNECTIONS_MAX: Final = 4_096  # GROUP_DEVICES_MAX with reconnects overlapping their predecessors
 BROKER_SUBSCRIPTIONS_MAX: Final = 1_024  # filters of one client; AWS IoT allows 50 a connection
+BROKER_FILTER_BYTES_MAX: Final = 2 * MIB  # the same in memory: 1,024 of five levels in the open mode
+BROKER_PACKET_FILTERS_MAX: Final = 2_048  # of one SUBSCRIBE or UNSUBSCRIBE; some 3 us each, and messages wait
 BROKER_INFLIGHT_MAX: Final = 1_024  # QoS 1 and 2 sent and not acknowledged, a client; 16 bytes each
 BROKER_QUEUE_BYTES_MAX: Final = 1 * MIB  # QoS 1 and 2 that wait for one client, in-flight ones included
 BROKER_QUEUE_ENTRIES_MAX: Final = 10_000  # the same in messages: small ones cost more than their bytes
+BROKER_STORED_BYTES_MAX: Final = 32 * MIB  # the queues of all clients together; a message for many counts once
+BROKER_QUEUE_SHARE_BYTES: Final = 8 * KIB  # of one client, whatever the others take; 4,096 times that is 32 MiB
+BROKER_STRANGERS_BYTES_MAX: Final = 4 * MIB  # CONNECTs begun and not complete, of all who have not been let in
 BROKER_OUTPUT_BYTES_MAX: Final = 512 * KIB  # unwritten output of one client above the transport's own buffer
 BROKER_WRITE_HIGH_BYTES: Final = 64 * KIB  # the transport's buffer above which a client counts as congested
+BROKER_WILL_BYTES_MAX: Final = 8 * MIB  # the wills of all clients, here and away; one alone may have 256 KiB
+BROKER_WILL_FREE_BYTES: Final = 1 * KIB  # a will of no more is never refused for what others have left
 BROKER_RETAINED_BYTES_MAX: Final = 8 * MIB  # all retained messages; 8 MiB of 128 is what a small device can spare
+BROKER_RETAINED_PARTS: Final = 4  # of that a source of a subscription table may fill one; the others need room too
 BROKER_SESSIONS_OFFLINE_MAX: Final = 4_096  # persistent sessions whose client is away
 BROKER_TICK_S: Final = 0.5  # the sweep that finds expired keep-alives and stalled readers
 BROKER_TRIM_CLOSED: Final = 256  # connections that ended since memory was given back; fewer leave little behind
@@ -180,14 +189,20 @@ BROKER_SWEEP_SECONDS: Final = 4_096  # due seconds looked at in one tick, after 
 
 # --- listeners and transports of the broker -------------------------------------------------------------
 TRANSPORT_LINGER_S: Final = 5.0  # how long a peer may take for the last bytes of a connection that is being closed
+PROBE_AFTER_S: Final = 300  # of silence, then the kernel asks whether the peer is still there; costs two packets
+PROBE_PAUSE_S: Final = 60  # between two such questions
+PROBES: Final = 5  # without an answer end the connection: ten minutes after the peer's power went
 ACCEPTS_PER_TURN: Final = 32  # some 20 us each: messages of those who are in wait less than a millisecond
 ACCEPT_PAUSE_S: Final = 1.0  # without descriptors or memory trying again at once only burns the processor
+HANDSHAKE_PAUSE_S: Final = 0.1  # while all places for handshakes are taken; many of them need no longer
 ARRIVALS_BURST: Final = 2_500  # of one address: GROUP_DEVICES_MAX behind one NAT come back after a power cut
 ARRIVALS_PER_S: Final = 1_000.0  # of one address after that; taking in so many takes a tenth of a core
 TLS_ARRIVALS_PER_S: Final = 100.0  # the same with TLS, where each costs ten times as much
 ARRIVAL_ADDRESSES_MAX: Final = 2_048  # addresses remembered; 24 bytes each, taken at once
-TLS_HANDSHAKES_MAX: Final = 1_024  # under way at a time; each holds some 60 KB until it is done
-TLS_CLIENT_CHAIN_BYTES_MAX: Final = 32 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
+TLS_HANDSHAKES_MAX: Final = 256  # under way at a time; each holds up to 75 KB until it is done, a stranger's too
+TLS_HANDSHAKE_BYTES_MAX: Final = 24 * KIB  # from the client: its chain, and a hello with the largest key shares
+TLS_CLIENT_CHAIN_BYTES_MAX: Final = 16 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
+TLS_ANSWER_S: Final = 3.0  # what a client may take for its next flight while others wait; RSA on a microcontroller
 TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
 
 # --- demo -----------------------------------------------------------------------------------------------

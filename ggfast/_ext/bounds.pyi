@@ -11,6 +11,9 @@ class SessionLimits:
     inflight_max: int
     queue_bytes_max: int
     queue_entries_max: int
+    stored_bytes_max: int
+    queue_share_bytes: int
+    strangers_bytes_max: int
     output_bytes_max: int
     stall_ticks_max: int
     receive_max: int
@@ -24,6 +27,9 @@ class SessionLimits:
         inflight_max: int,
         queue_bytes_max: int,
         queue_entries_max: int,
+        stored_bytes_max: int,
+        queue_share_bytes: int,
+        strangers_bytes_max: int,
         output_bytes_max: int,
         stall_ticks_max: int,
         receive_max: int,

@@ -64,4 +64,5 @@ cdef void view_message(PublishView* view, Message* message, int64_t now) noexcep
 cdef int view_values(PublishView* view, bytes topic, bytes payload, bytes properties, int64_t expiry_s) except -1
 cdef Message* message_new(PublishView* view, const uint8_t* ids, Py_ssize_t ids_bytes, int64_t now) except NULL
 cdef void message_drop(Message* message) noexcept
+cdef Py_ssize_t stored_now() noexcept        # bytes of all stored messages of the process
 cdef bytes identifier_property(int number)

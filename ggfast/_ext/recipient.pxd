@@ -23,6 +23,14 @@ cdef enum State:
     ENDED = 3        # reads nothing any more
 
 
+cdef enum:                   # what takes time counts in a batch as so many bytes handed to targets
+    CALL_COST = 4096         # a call into Python
+    FILTERS_COST = 256       # each byte of a packet that is handled there
+    MISS_COST = 1024         # a route that has to be worked out,
+    MATCH_COST = 256         # each filter that matched,
+    LOOK_COST = 32           # and each that was looked at
+
+
 cdef struct Tally:           # what the lane counts; Router.take_counts sets it to zero
     int64_t received         # PUBLISH packets from clients
     int64_t sent             # PUBLISH packets to clients, first sendings
@@ -35,7 +43,8 @@ cdef struct Tally:           # what the lane counts; Router.take_counts sets it 
 
 cdef class Outlet:
     cdef Recipient blocked_on        # the target for which the source of this batch shall wait, or None
-    cdef Py_ssize_t spent            # bytes handed to targets in this batch
+    cdef Py_ssize_t spent            # bytes handed to targets in this batch, and what counts as such
+    cdef Py_ssize_t begun            # input of sessions that are not in yet
     cdef list touched                # sessions with output to flush at the end of the batch
     cdef list broken                 # (session, error) of those whose way out failed in this batch
     cdef Tally tally

@@ -15,6 +15,7 @@ from ggfast._ext.recipient cimport Recipient
 cdef class Session(Recipient):
     cdef InBuffer inbox
     cdef AliasTable aliases_in
+    cdef Py_ssize_t begun                # what `outlet.begun` counts for it
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
 
@@ -28,4 +29,5 @@ cdef class Session(Recipient):
     cdef int on_release(self, int packet_id) except -1
     cdef int answer(self, int first_byte, int packet_id, int code) except -1
     cdef int finish(self, object error) except -1
+    cdef object note_begun(self)
     cdef int hold(self, Recipient target) except -1

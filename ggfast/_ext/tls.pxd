@@ -33,6 +33,9 @@ cdef class TlsTransport(Transport):
     cdef void* ssl                       # owned; NULL before the first byte came
     cdef void* bio                       # owned by ssl
     cdef bint knocked                    # it has sent something
+    cdef bint denied                     # what it has sent waits for a turn of ours
+    cdef double asked_at                 # the loop's time since when the handshake waits for the client
+    cdef Py_ssize_t shaken               # bytes of the client that the handshake has taken
     cdef bint broken                     # OpenSSL gave up: say nothing more
 
     cdef int open_ssl(self) except -1

@@ -32,6 +32,7 @@ from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import Retained
 from ggfast.mqtt.sessions import NEVER, AbsentSessions
 from ggfast.mqtt.status import SystemTopics
+from ggfast.mqtt.subscribing import filter_cost
 from ggfast.mqtt.wills import StoredWill
 from ggfast.net.listener import Acceptor, listen
 
@@ -197,6 +198,7 @@ class Broker:
         self.clients_most = max(self.clients_most, len(self._clients))
         for pattern in list(connection.session.subscriptions):
             self.system.notice(connection.session, pattern)
+            connection.filter_bytes += filter_cost(self.router, pattern)
         self.hooks.connected(connection.client)
 
     def left(self, connection: Connection, reason: str) -> None:
@@ -243,6 +245,12 @@ class Broker:
         except Exception:
             self.counters.add("broker.dropped.will")
             logger.exception("a will could not be published source=%s", will.source)
+
+    def will_bytes(self) -> int:
+        """The wills of all clients, those that wait included. Looks at every session."""
+        here = (connection.will for connection in self._clients.values())
+        away = (entry.will for _, entry in self.absent.items())
+        return sum(will.size for will in (*here, *away) if will is not None)
 
     # --- sessions whose client is away -----------------------------------------------------------------
 

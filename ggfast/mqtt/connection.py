@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         "client",
         "data_received",
         "expiry_s",
+        "filter_bytes",
         "hand_out",
         "level",
         "made_at",
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         self.expiry_s = 0  # how long the session outlives the connection
         self.will: StoredWill | None = None
         self.hand_out: subscribing.HandOut | None = None
+        self.filter_bytes = 0  # what its subscriptions cost
 
     # --- called by the transport -----------------------------------------------------------------------
 

@@ -25,17 +25,18 @@ from ggfast._ext.framing import (
 )
 from ggfast._ext.properties import Value
 from ggfast.errors import NotAuthorized, Violation
-from ggfast.limits import MQTT_PACKET_BYTES_MAX
+from ggfast.limits import BROKER_CLIENT_ID_BYTES_MAX, BROKER_WILL_FREE_BYTES, MQTT_PACKET_BYTES_MAX
 from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.sessions import NEVER
-from ggfast.mqtt.wills import check_will, stored_will
+from ggfast.mqtt.wills import StoredWill, check_will, stored_will
 
 if TYPE_CHECKING:
     from ggfast.mqtt.broker import Broker
     from ggfast.mqtt.connection import Connection
 
 BRIDGE_MARK = 0x80
+PACKET_BYTES_TOP = MQTT_PACKET_BYTES_MAX + 5  # with its fixed header
 
 logger = logging.getLogger("ggfast.broker")
 
@@ -48,7 +49,8 @@ def connect(connection: Connection, packet: Connect) -> None:
         return connection.refuse(Refused(UNACCEPTABLE_LEVEL))
     if packet.level == LEVEL_5:
         connection.wants_reasons = bool(packet.properties.get("request_problem_information", 1))
-        connection.packet_bytes_max = _number(packet, "maximum_packet_size", 0)
+        # No packet is larger than this, and more does not fit the lane's integers on a 32-bit machine.
+        connection.packet_bytes_max = min(_number(packet, "maximum_packet_size", 0), PACKET_BYTES_TOP)
     client_id = packet.client_id or _assigned_id(packet)
     fault = _fault(packet, client_id)
     if fault is not None:
@@ -98,6 +100,9 @@ def _fault(packet: Connect, client_id: str) -> Refused | None:
     """Why this CONNECT cannot be accepted from anybody."""
     if not client_id:
         return Refused(IDENTIFIER_REJECTED)
+    size = len(client_id.encode())
+    if size > BROKER_CLIENT_ID_BYTES_MAX:
+        return Refused(IDENTIFIER_REJECTED, f"a client id of {size} bytes, the limit is {BROKER_CLIENT_ID_BYTES_MAX}")
     method = packet.properties.get("authentication_method")
     if method is not None:
         return Refused(Reason.BAD_AUTHENTICATION_METHOD, "This server knows no enhanced authentication.")
@@ -108,7 +113,7 @@ def _enter(connection: Connection, packet: Connect, client_id: str, source: str)
     """The client is in: its session starts or goes on, and its CONNACK is the first it hears."""
     broker, session = connection.broker, connection.session
     if connection.is_closing:  # by a hook
-        return
+        return None
     asked_s = _number(packet, "session_expiry_interval", 0)
     if packet.level < LEVEL_5:
         connection.expiry_s = 0 if packet.clean else NEVER
@@ -123,11 +128,16 @@ def _enter(connection: Connection, packet: Connect, client_id: str, source: str)
             f"a Maximum Packet Size of {connection.packet_bytes_max} bytes leaves no room for the CONNACK",
             reason_code=Reason.PACKET_TOO_LARGE,
         )
+    will = None if packet.will is None else stored_will(packet.will, source)
+    if will is not None and _too_much(will, broker):
+        most = broker.limits.will_bytes_max
+        text = f"a will of {will.size} bytes; those of all clients together may have {most}"
+        return connection.refuse(Refused(Reason.QUOTA_EXCEEDED, text))
     client = Client(client_id, source, connection.peer, connection.expiry_s == 0, packet.level)
     stored = broker.claim(connection, client, packet.clean)
     try:
         if connection.is_closing:  # by a hook or a sink that heard of the one taken over
-            return
+            return None
         session.start(
             client_id,
             source,
@@ -142,7 +152,7 @@ def _enter(connection: Connection, packet: Connect, client_id: str, source: str)
         )
         resumed = stored is not None and packet.level != LEVEL_31
         connection.answer(accepted._replace(session_present=resumed))
-        connection.will = None if packet.will is None else stored_will(packet.will, source)
+        connection.will = will
         if stored is not None:
             session.adopt(stored)
             broker.router.replace(stored, session)
@@ -154,6 +164,12 @@ def _enter(connection: Connection, packet: Connect, client_id: str, source: str)
         if stored is not None:
             broker.absent.discard(stored)
     broker.entered(connection)
+    return None
+
+
+def _too_much(will: StoredWill, broker: Broker) -> bool:
+    """Whether the wills of all would pass their bound with this one. Counted only for a large one: it takes a while."""
+    return will.size > BROKER_WILL_FREE_BYTES and broker.will_bytes() + will.size > broker.limits.will_bytes_max
 
 
 def _keep_alive(packet: Connect, broker: Broker) -> int:

@@ -17,11 +17,16 @@ class BrokerLimits:
     connect_timeout_s: float = limits.BROKER_CONNECT_TIMEOUT_S
     connections_max: int = limits.BROKER_CONNECTIONS_MAX
     subscriptions_max: int = limits.BROKER_SUBSCRIPTIONS_MAX
+    filter_bytes_max: int = limits.BROKER_FILTER_BYTES_MAX
     inflight_max: int = limits.BROKER_INFLIGHT_MAX
     queue_bytes_max: int = limits.BROKER_QUEUE_BYTES_MAX
     queue_entries_max: int = limits.BROKER_QUEUE_ENTRIES_MAX
+    stored_bytes_max: int = limits.BROKER_STORED_BYTES_MAX
+    queue_share_bytes: int = limits.BROKER_QUEUE_SHARE_BYTES
+    strangers_bytes_max: int = limits.BROKER_STRANGERS_BYTES_MAX
     output_bytes_max: int = limits.BROKER_OUTPUT_BYTES_MAX
     write_high_bytes: int = limits.BROKER_WRITE_HIGH_BYTES
+    will_bytes_max: int = limits.BROKER_WILL_BYTES_MAX
     retained_bytes_max: int = limits.BROKER_RETAINED_BYTES_MAX
     sessions_offline_max: int = limits.BROKER_SESSIONS_OFFLINE_MAX
     tick_s: float = limits.BROKER_TICK_S
@@ -41,6 +46,9 @@ class BrokerLimits:
             inflight_max=self.inflight_max,
             queue_bytes_max=self.queue_bytes_max,
             queue_entries_max=self.queue_entries_max,
+            stored_bytes_max=self.stored_bytes_max,
+            queue_share_bytes=self.queue_share_bytes,
+            strangers_bytes_max=self.strangers_bytes_max,
             output_bytes_max=self.output_bytes_max,
             stall_ticks_max=self.stall_ticks_max,
             receive_max=self.receive_max,

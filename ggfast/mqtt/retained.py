@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ggfast.counters import Counters
-from ggfast.limits import BROKER_SWEEP_RETAINED, BROKER_SWEEP_SECONDS
+from ggfast.limits import BROKER_RETAINED_PARTS, BROKER_SWEEP_RETAINED, BROKER_SWEEP_SECONDS
 
 MESSAGE_COST = 400  # objects around one message
 LEVEL_COST = 250  # a level's dictionary
@@ -33,7 +33,7 @@ class RetainedMessage(NamedTuple):
 
 
 class Retained:
-    """The store. Full: the newest is refused and counted (`broker.dropped.retained_full`).
+    """The store. Full, or a source's part of it: the newest is refused and counted (`broker.dropped.retained_full`).
 
     Seconds are the lane's (`Router.now`), told by `sweep`.
     """
@@ -43,6 +43,7 @@ class Retained:
         self._counters = counters
         # A level maps a level's bytes to the next level, and None to {source: message} of the topic ending here.
         self._root: dict[bytes | None, Any] = {}
+        self._bytes_of: dict[str, int] = {}  # source -> what its messages cost
         self._due: dict[int, set[tuple[str, bytes]]] = {}  # second -> messages gone then
         self._swept = 0  # seconds up to this one hold nothing any more
         self._now = 0
@@ -62,7 +63,8 @@ class Retained:
         message = RetainedMessage(source, topic, payload, qos, properties, expires)
         known = self._find(source, topic)
         growth = _cost(message) - (_cost(known) if known else 0)
-        if self.bytes + growth > self._bytes_max:
+        share = self._bytes_max // BROKER_RETAINED_PARTS if source else self._bytes_max
+        if self.bytes + growth > self._bytes_max or self._bytes_of.get(source, 0) + growth > share:
             self._counters.add("broker.dropped.retained_full")
             return False
         level = self._root
@@ -72,7 +74,7 @@ class Retained:
         self._forget_due(known)
         if expires:
             self._due.setdefault(expires, set()).add((source, topic))
-        self.bytes += growth
+        self._charge(source, growth)
         self.count += known is None
         return True
 
@@ -132,6 +134,14 @@ class Retained:
         """Every message that has not expired."""
         return [message for message in _all_below(self._root, at_root=False) if not 0 < message.expires <= self._now]
 
+    def _charge(self, source: str, growth: int) -> None:
+        self.bytes += growth
+        left = self._bytes_of.get(source, 0) + growth
+        if left:
+            self._bytes_of[source] = left
+        else:
+            del self._bytes_of[source]
+
     def _forget_due(self, message: RetainedMessage | None) -> None:
         if message is None or not message.expires:
             return
@@ -153,7 +163,7 @@ class Retained:
             return
         message = here.pop(source)
         self._forget_due(message)
-        self.bytes -= _cost(message)
+        self._charge(source, -_cost(message))
         self.count -= 1
         if not here:
             del level[None]

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from ggfast._ext.framing import LEVEL_5, SUBACK_FAILURE, Ack, Suback, Subscribe, Unsuback, Unsubscribe
+from ggfast._ext.routes import Router
 from ggfast.errors import Violation
+from ggfast.limits import BROKER_PACKET_FILTERS_MAX
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.retained import RetainedMessage
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from ggfast.mqtt.connection import Connection
 
 RETAINED_AT_ONCE = 256  # retained messages handed out in one turn of the loop
+FILTER_COST = 200  # bytes of the objects around one subscription
+LEVEL_COST = 320  # and of a level in the tree
 LOOKED_AT_FOR_ONE_SENT = 64  # a look-up passes at most every message, each at this part of what sending one costs
 
 QOS = 3  # the bits of subscription options [MQTT5-3.8.3.1]
@@ -27,6 +31,7 @@ SHARED = b"$share/"
 
 def subscribe(connection: Connection, packet: Subscribe) -> None:
     """Grant the filters, answer, then hand out what is retained for them [MQTT-3.8.4, MQTT5-3.8.4]."""
+    _check_count("SUBSCRIBE", len(packet.filters))
     identifier = cast(int, packet.properties.get("subscription_identifier", 0))
     codes, wanted = [], []
     for pattern, flags in packet.filters:
@@ -43,20 +48,41 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
                 connection.hand_out = HandOut(connection)
             connection.hand_out.add(pattern, options)
     if connection.hand_out is not None:
-        connection.hand_out.go_on()
+        connection.hand_out.begin()
 
 
 def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
     """Take the filters away and answer, for MQTT 5.0 filter by filter [MQTT-3.10.4-4, MQTT5-3.11.3-1]."""
-    router, session = connection.broker.router, connection.session
+    _check_count("UNSUBSCRIBE", len(packet.filters))
     codes = tuple(
-        Reason.SUCCESS if router.unsubscribe(session, pattern) else Reason.NO_SUBSCRIPTION_EXISTED
+        Reason.SUCCESS if _withdraw(connection, pattern) else Reason.NO_SUBSCRIPTION_EXISTED
         for pattern in packet.filters
     )
     if connection.level < LEVEL_5:
         connection.answer(Ack("UNSUBACK", packet.packet_id))
     elif not connection.answer(Unsuback(packet.packet_id, codes, {})):
         raise _too_large("UNSUBACK", connection)
+
+
+def filter_cost(router: Router, pattern: bytes) -> int:
+    """What a subscription costs in memory, about; the open mode has a tree of all filters."""
+    return FILTER_COST + len(pattern) + (LEVEL_COST * (pattern.count(b"/") + 1) if router.open else 0)
+
+
+def _withdraw(connection: Connection, pattern: bytes) -> bool:
+    router = connection.broker.router
+    known = router.unsubscribe(connection.session, pattern)
+    if known:
+        connection.filter_bytes -= filter_cost(router, pattern)
+    return known
+
+
+def _check_count(name: str, count: int) -> None:
+    if count > BROKER_PACKET_FILTERS_MAX:
+        raise Violation(
+            f"{name} with {count} topic filters, the limit is {BROKER_PACKET_FILTERS_MAX}",
+            reason_code=Reason.QUOTA_EXCEEDED,
+        )
 
 
 def _too_large(name: str, connection: Connection) -> Violation:
@@ -69,13 +95,17 @@ def _too_large(name: str, connection: Connection) -> Violation:
 def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, bool]:
     """(code for the SUBACK, whether the subscription is new). Raises Malformed for what is no filter at all."""
     broker, session = connection.broker, connection.session
-    known = session.subscriptions
-    if len(known) >= broker.limits.subscriptions_max and pattern not in known:
+    known, cost = session.subscriptions, filter_cost(broker.router, pattern)
+    if pattern not in known and (
+        len(known) >= broker.limits.subscriptions_max or connection.filter_bytes + cost > broker.limits.filter_bytes_max
+    ):
         broker.counters.add("broker.refused.subscriptions")
         return (SUBACK_FAILURE if connection.level < LEVEL_5 else Reason.QUOTA_EXCEEDED), False
     broker.system.notice(session, pattern)
     try:
-        return options & QOS, broker.router.subscribe(session, pattern, options)
+        new = broker.router.subscribe(session, pattern, options)
+        connection.filter_bytes += cost if new else 0
+        return options & QOS, new
     except Violation as error:
         # A filter past our bounds costs a 5.0 client that one subscription only.
         if connection.level < LEVEL_5 or error.reason_code != Reason.TOPIC_FILTER_INVALID:
@@ -113,6 +143,12 @@ class HandOut:
         """What is retained for a filter shall be handed out."""
         self._waiting[pattern] = options
 
+    def begin(self) -> None:
+        """Hand out now what one turn of the loop allows; asking again within the turn adds nothing to that."""
+        if not self._due:
+            self.go_on_soon()
+            self.go_on()
+
     def go_on_soon(self) -> None:
         """Go on with the loop's next turn."""
         if not self._due:
@@ -137,7 +173,7 @@ class HandOut:
             left -= 1
             self._send(message)
         session.flush()
-        if self._found is None and not self._waiting and connection.hand_out is self:
+        if self._found is None and not self._waiting and not self._due and connection.hand_out is self:
             connection.hand_out = None
 
     def _look_up(self) -> int:

@@ -28,6 +28,11 @@ class StoredWill:
     expiry_s: int = -1
     delay_s: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of what the client chose."""
+        return len(self.topic) + len(self.payload) + len(self.properties)
+
 
 def stored_will(will: Will, source: str) -> StoredWill:
     """The will of a CONNECT that has been checked."""

@@ -117,13 +117,13 @@ class Acceptor:
         for number in range(limits.ACCEPTS_PER_TURN):
             if not self._handshakes.has_room():
                 if number == 0:  # that somebody knocks is sure only at the first
-                    self._wait(f"{len(self._handshakes)} TLS handshakes are under way")
+                    self._wait(f"{len(self._handshakes)} TLS handshakes are under way", limits.HANDSHAKE_PAUSE_S)
                 return
             try:
                 arrived = accept(self._fd)
             except OSError as error:
                 if error.errno in SHORTAGES:
-                    self._wait(error)
+                    self._wait(error, limits.ACCEPT_PAUSE_S)
                     return
                 self._counters.add("broker.refused.failed_accepts")
                 continue
@@ -151,12 +151,12 @@ class Acceptor:
         self._counters.add("broker.refused.handshakes")
         self._say(f"handshake: {reason}", "TLS handshake failed peer=%s: %s", peer, reason)
 
-    def _wait(self, reason: object) -> None:
+    def _wait(self, reason: object, pause_s: float) -> None:
         """Something is short: leave those who knock in the kernel's queue for a while."""
         self._counters.add("broker.accept_pauses")
         self._say("shortage", "no connection can be accepted at the moment: %s", reason)
         self._loop.remove_reader(self._fd)
-        self._pause = self._loop.call_later(limits.ACCEPT_PAUSE_S, self._go_on)
+        self._pause = self._loop.call_later(pause_s, self._go_on)
 
     def _go_on(self) -> None:
         self._pause = None

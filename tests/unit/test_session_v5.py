@@ -200,11 +200,11 @@ def test_an_alias_dies_with_its_connection(world: MemoryBroker) -> None:
 
 def test_the_server_abbreviates_where_the_client_allows_it(world: MemoryBroker) -> None:
     reader, writer = enter(world, "r", (b"#", 1), topic_alias_maximum=2), enter(world, "w")
-    topics = [b"a", b"b", b"a", b"c", b"b", b"c"]
+    topics = [b"t/aa", b"t/bb", b"t/aa", b"t/cc", b"t/bb", b"t/cc"]
     writer.send(*(Publish(topic, b"", number % 2, packet_id=number) for number, topic in enumerate(topics, 1)))
     got = [(packet.topic, packet.properties) for packet in reader.take() if isinstance(packet, Publish)]
     one, two = {"topic_alias": 1}, {"topic_alias": 2}
-    assert got == [(b"a", one), (b"b", two), (b"", one), (b"c", {}), (b"", two), (b"c", {})]
+    assert got == [(b"t/aa", one), (b"t/bb", two), (b"", one), (b"t/cc", {}), (b"", two), (b"t/cc", {})]
 
 
 # --- waiting -------------------------------------------------------------------------------------------

@@ -464,6 +464,8 @@ def test_accept_says_who_comes(make_loop: MakeLoop) -> None:
                 with socket.socket(fileno=fd) as ours:
                     assert not os.get_blocking(fd) and not os.get_inheritable(fd)
                     assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == limits.PROBE_AFTER_S
     with pytest.raises(OSError) as caught:
         accept(-1)
     assert caught.value.errno == errno.EBADF

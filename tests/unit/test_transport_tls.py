@@ -380,7 +380,7 @@ def test_silent_clients_give_way(make_loop: MakeLoop, people: People, monkeypatc
 def test_too_many_that_talk_have_to_wait(make_loop: MakeLoop, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         monkeypatch.setattr(limits, "TLS_HANDSHAKES_MAX", 2)
-        monkeypatch.setattr(limits, "ACCEPT_PAUSE_S", 0.01)
+        monkeypatch.setattr(limits, "HANDSHAKE_PAUSE_S", 0.01)
         door = Door(people.serving(), timeout_s=0.5)
         for _ in range(2):
             client = ByHand(door.knock(), people.visiting(people.device))

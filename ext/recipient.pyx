@@ -11,7 +11,8 @@ happens at them:
     window full, or the client does not read   -> the message waits in the backlog
     backlog above half its bounds, or unread
     output above the transport's high water    -> congested: publishers to this client are held back
-    congested for `stall_ticks_max` ticks      -> frozen: they go on; QoS 0 is dropped (counted: slow_reader)
+    congested for `stall_ticks_max` ticks,
+    with what was before slowly forgotten      -> frozen: they go on; QoS 0 is dropped (counted: slow_reader)
     backlog at its bounds, or all backlogs
     together at theirs and this one at a share -> the newest QoS 1 or 2 is dropped and counted (queue_full)
 """
@@ -359,7 +360,6 @@ cdef class Recipient:
     cdef int congest(self) noexcept:
         if not self.congested:
             self.congested = True
-            self.stall_ticks = 0
         return 0
 
     cdef int relieve(self) except -1:

@@ -282,6 +282,9 @@ cdef class RouteTable(Outlet):
         `options` is the options byte of SUBSCRIBE (the QoS alone in MQTT 3.1.1) | subscription identifier << 8.
         """
         cdef bytes plain = self.plain_filter(pattern)
+        known = session.subscriptions.get(pattern)
+        if known is not None and known == options:
+            return False                 # said again, as clients do after each connect: the cached routes stay right
         if plain is not pattern:
             self.add_to_share(session, pattern, plain, options)
         elif self.open:
@@ -289,7 +292,7 @@ cdef class RouteTable(Outlet):
                 self.tree.insert(pattern, session, options)
             except ValueError as error:
                 raise Violation(str(error), reason_code=0x8F) from None
-        new = pattern not in session.subscriptions
+        new = known is None
         session.subscriptions[pattern] = options
         self.changed()
         return new

@@ -58,6 +58,7 @@ from ggfast.errors import Malformed, Violation
 cdef enum:
     BATCH_BYTES = 4 * 1024 * 1024    # `spent` in one batch; past it the input waits a turn
     CONNECT_FREE = 4096              # a CONNECT that needs no more is never refused for what others have begun
+    STALL_WEIGHT = 8                 # ticks of reading that make up for one without: stalling on and off does not pay
     LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
@@ -412,10 +413,12 @@ cdef class Session(Recipient):
         another session does not count.
         """
         if self.congested and not self.frozen:
-            self.stall_ticks += 1
-            if self.stall_ticks >= self.limits.stall_ticks_max:
+            self.stall_ticks += STALL_WEIGHT
+            if self.stall_ticks >= STALL_WEIGHT * self.limits.stall_ticks_max:
                 self.frozen = True
                 self.free_waiters()
+        elif self.stall_ticks > 0 and not self.congested:
+            self.stall_ticks -= 1
         if self.heard or (self.held and self.waiting_on is not self):
             self.heard = False
             self.last_heard = now

@@ -382,6 +382,9 @@ cdef class TlsTransport(Transport):
         if certificate == NULL:
             return None
         size = lib.i2d_X509(certificate, NULL)
+        if size < 0:
+            lib.X509_free(certificate)
+            raise MemoryError("OpenSSL has no memory for the form of a certificate")
         encoded = PyBytes_FromStringAndSize(NULL, size)
         to = <unsigned char*> PyBytes_AS_STRING(encoded)
         lib.i2d_X509(certificate, &to)

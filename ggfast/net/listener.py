@@ -144,7 +144,12 @@ class Acceptor:
 
     def _make_transport(self, fd: int, peer: PeerName) -> Transport:
         if self._ssl_context is None:
-            return Transport(self._loop, fd, self._make_protocol(), peer)
+            try:
+                protocol = self._make_protocol()
+            except BaseException:
+                os.close(fd)  # nobody else has it yet
+                raise
+            return Transport(self._loop, fd, protocol, peer)
         return TlsTransport(self._loop, fd, None, peer, self._ssl_context, self._handshakes, self._make_protocol)
 
     def _handshake_failed(self, peer: PeerName, reason: str) -> None:

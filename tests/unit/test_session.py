@@ -277,6 +277,24 @@ def fill(world: MemoryBroker) -> tuple[MemoryClient, MemoryClient]:
     return reader, writer
 
 
+def test_stalling_on_and_off_does_not_pay(world: MemoryBroker) -> None:
+    reader, writer = world.connect("r", (b"t", 0)), world.connect("w")
+    held = 0
+    for tick in range(60):
+        if tick % 2:
+            reader.transport.drain()
+        else:
+            reader.transport.stuck = True
+            for _ in range(4):
+                writer.send(encode(Publish(b"t", bytes(9_000))) * 10)
+        world.loop.advance(0.5)
+        held += not writer.transport.reading
+    assert held <= 4, "a reader that stops again and again is not waited for any more"
+    for _ in range(60):
+        world.loop.advance(0.5)
+    assert not reader.protocol.session.frozen
+
+
 def test_a_slow_reader_holds_its_publisher_and_loses_nothing(world: MemoryBroker) -> None:
     reader, writer = world.connect("r", (b"t", 0)), world.connect("w")
     reader.transport.stuck = True

@@ -14,11 +14,58 @@ from libc.string cimport memcpy, memmove
 
 cimport cython
 
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #include <unistd.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void heap_trim(void) { malloc_trim(0); }
+    #else
+    static void heap_trim(void) {}
+    #endif
+    """
+    void heap_trim() nogil
+    int madvise(void*, size_t, int) nogil
+    long sysconf(int) nogil
+    int MADV_DONTNEED, _SC_PAGESIZE
+
 cdef enum:
     BLOCK_FIRST = 256         # a quiet device's packets fit; grows by doubling
     BLOCK_KEPT = 4096         # what a buffer may keep between bursts
     QUIET_TAKES = 8           # small takes in a row before a large block is given back
     RING_ENTRY_COST = 24 + 2 * 40   # three pointers and two object headers
+
+
+cdef Py_ssize_t released_bytes = 0
+
+
+cdef void note_released(Py_ssize_t capacity) noexcept nogil:
+    """A block of that size was given back to the heap, which may keep it; `take_released` says when to look after it."""
+    global released_bytes
+    released_bytes += capacity
+
+
+def take_released() -> int:
+    """Bytes of large blocks given back to the heap since the last call."""
+    global released_bytes
+    taken = released_bytes
+    released_bytes = 0
+    return taken
+
+
+cdef void trim_heap() noexcept nogil:
+    """Return the free pieces of the heap to the system; about a millisecond for 8 MiB."""
+    heap_trim()
+
+
+cdef void release_pages(uint8_t* start, Py_ssize_t count) noexcept nogil:
+    """Give the whole pages of a static block back; they read as zero afterwards."""
+    cdef size_t page = <size_t> sysconf(_SC_PAGESIZE)
+    cdef size_t first = (<size_t> start + page - 1) & ~(page - 1)
+    cdef size_t last = (<size_t> start + <size_t> count) & ~(page - 1)
+    if last > first:
+        madvise(<void*> first, last - first, MADV_DONTNEED)
 
 
 @cython.final
@@ -59,6 +106,8 @@ cdef class InBuffer:
                 self.release()
 
     cdef void release(self) noexcept:
+        if self.capacity > BLOCK_KEPT:
+            note_released(self.capacity)
         free(self.data)
         self.data = NULL
         self.start = self.end = self.capacity = 0
@@ -109,7 +158,16 @@ cdef class OutBuffer:
                 self.release()
         self.used = 0
 
+    cdef void rest(self) noexcept:
+        """Time passes: an empty large block that stays unused for two calls in a row is given back."""
+        if self.capacity > BLOCK_KEPT and self.used == 0:
+            self.quiet += QUIET_TAKES // 2
+            if self.quiet >= QUIET_TAKES:
+                self.release()
+
     cdef void release(self) noexcept:
+        if self.capacity > BLOCK_KEPT:
+            note_released(self.capacity)
         free(self.data)
         self.data = NULL
         self.used = self.capacity = self.quiet = 0

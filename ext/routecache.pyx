@@ -12,6 +12,8 @@ from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from ggfast._ext.topics cimport filter_matches
+
 cdef enum:
     WAYS = 8                       # slots of a set: what a look-up compares at most
     SETS_FIRST = 8
@@ -103,6 +105,7 @@ cdef class RouteCache:
         return NULL
 
     cdef int put(self, uint64_t hash, Route route) except -1:
+        """Keep a route; 0 for one that is too large to be kept."""
         cdef Slot* slot
         cdef int way
         if route.cost > self.bytes_max // 4:
@@ -125,6 +128,18 @@ cdef class RouteCache:
         slot.route = <void*> route
         self.count += 1
         self.bytes += route.cost
+        return 1
+
+    cdef int drop_matching(self, const uint8_t* pattern, Py_ssize_t count) except -1:
+        """Forget the routes of all topics that a valid filter matches."""
+        cdef Py_ssize_t i
+        cdef bytes topic
+        for i in range(self.set_count * WAYS):
+            if self.slots[i].route != NULL:
+                topic = (<Route> self.slots[i].route).topic
+                if filter_matches(pattern, count, <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic),
+                                  True):
+                    self.drop(&self.slots[i])
         return 0
 
     cdef int drop(self, Slot* slot) except -1:
@@ -132,6 +147,7 @@ cdef class RouteCache:
         if slot.route == NULL:
             return 0
         route = <Route> slot.route
+        route.generation = 0                           # a session may still hold it as its last one
         slot.route = NULL
         self.count -= 1
         self.bytes -= route.cost

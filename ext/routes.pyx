@@ -273,6 +273,7 @@ cdef class Router(RouteTable):
     def set_time(self, int64_t now) -> None:
         """Whole seconds of lane time; messages that wait expire by it."""
         self.now = now
+        self.scans = 0
 
     def publish_all_or_error(self, str source not None, bytes topic not None, bytes payload not None,
                              int qos=0, bint retain=False) -> int:

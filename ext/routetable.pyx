@@ -3,7 +3,8 @@
     (source, topic) -> cache -> Route: sessions, shared subscriptions, functions and sinks
                     -> miss  -> resolve: rules of the source's tree, then each target's own filters
 
-Any change of table, subscriptions or targets raises the generation, which empties the cache. The cache is
+A change of table or targets raises the generation, which empties the cache; a filter that comes or goes takes
+away the routes it matches, or empties the cache too where there are too many such changes. The cache is
 bounded in entries and bytes; past a bound the oldest positions are emptied.
 
 Table mode (`open=False`): a message passes only by a rule (source, subject, target), and to a client only if
@@ -32,6 +33,7 @@ cdef enum:
     HOP_COST = 56
     SHARE_COST = 160               # a ShareRoute and its list
     IDS_COST = 64                  # the object around a hop's subscription identifiers
+    SCANS_MAX = 64                 # filters that come or go between two ticks; past it the cache is emptied instead
     NO_LOCAL = 4                   # bits of a subscription's options [MQTT5-3.8.3.1]
     AS_PUBLISHED = 8
 
@@ -64,6 +66,7 @@ cdef class RouteTable(Outlet):
         self.tree = TopicTree()
         self.everyone = Source("")
         self.own = Source(OWN)
+        self.generation = 1
         self.cache = RouteCache(cache_entries_max, cache_bytes_max)
 
     # --- looking up ------------------------------------------------------------------------------------
@@ -84,7 +87,8 @@ cdef class RouteTable(Outlet):
             route = <Route> found
         else:
             route = self.resolve(source, topic, count)
-            self.cache.put(hash, route)
+            if not self.cache.put(hash, route):
+                self.uncached = True
         if session is not None:
             session.route = route
         return route
@@ -187,6 +191,17 @@ cdef class RouteTable(Outlet):
         """Something a route was made from is different now."""
         self.settle()
         self.generation += 1
+        self.uncached = False
+        return 0
+
+    cdef int filter_changed(self, bytes plain) except -1:
+        """A client's filter came or went: the routes of the topics it matches are different now, no others."""
+        if self.uncached or self.scans >= SCANS_MAX:
+            return self.changed()
+        self.settle()
+        if self.cache.count:
+            self.scans += 1
+            self.cache.drop_matching(<const uint8_t*> PyBytes_AS_STRING(plain), PyBytes_GET_SIZE(plain))
         return 0
 
     def set_table(self, rules: Sequence[tuple[str, str, str]]) -> None:
@@ -247,7 +262,6 @@ cdef class RouteTable(Outlet):
         """A session with its source name set becomes source and target."""
         session.party = self.source_of(session.source)
         self.joined.setdefault(session.source, []).append(session)
-        self.changed()
 
     def leave(self, Recipient session not None) -> None:
         """The session is no source and no target any more; its subscriptions are gone."""
@@ -263,10 +277,10 @@ cdef class RouteTable(Outlet):
                 del self.sources[session.source]
         for pattern in session.subscriptions:
             self.leave_filter(session, pattern)
+            self.filter_changed(share_filter(pattern) if pattern.startswith(SHARED) else pattern)
         session.subscriptions.clear()
         session.party = None
         session.route = None
-        self.changed()
 
     def replace(self, Recipient old not None, Recipient new not None) -> None:
         """`new` joins with the subscriptions of `old`, which leaves: a persistent session has reconnected."""
@@ -294,16 +308,16 @@ cdef class RouteTable(Outlet):
                 raise Violation(str(error), reason_code=0x8F) from None
         new = known is None
         session.subscriptions[pattern] = options
-        self.changed()
+        self.filter_changed(plain)
         return new
 
     def unsubscribe(self, Recipient session not None, bytes pattern not None) -> bool:
         """Take a filter away; False if it was not there. Raises as `plain_filter`."""
-        self.plain_filter(pattern)
+        cdef bytes plain = self.plain_filter(pattern)
         if session.subscriptions.pop(pattern, None) is None:
             return False
         self.leave_filter(session, pattern)
-        self.changed()
+        self.filter_changed(plain)
         return True
 
     cdef int leave_filter(self, Recipient session, bytes pattern) except -1:

@@ -412,6 +412,7 @@ cdef class Session(Recipient):
         One and a half times the keep-alive without a packet [MQTT-3.1.2-24]; time spent held back because of
         another session does not count.
         """
+        self.out.rest()
         if self.congested and not self.frozen:
             self.stall_ticks += STALL_WEIGHT
             if self.stall_ticks >= STALL_WEIGHT * self.limits.stall_ticks_max:

@@ -13,11 +13,15 @@ One thread uses transports at a time: the read window is one for the process.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 
 cimport cython
+
+from ggfast._ext.buffers cimport note_released, release_pages, trim_heap
+from ggfast._ext.newcomers cimport now_ns
+from ggfast._ext.recipient cimport NEW
 
 import os
 
@@ -61,22 +65,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int)
-
-cdef extern from *:
-    """
-    #include <sys/mman.h>
-    #include <unistd.h>
-    #ifdef __GLIBC__
-    #include <malloc.h>
-    static void trim_heap(void) { malloc_trim(0); }
-    #else
-    static void trim_heap(void) {}
-    #endif
-    """
-    void trim_heap() nogil
-    int madvise(void*, size_t, int) nogil
-    long sysconf(int) nogil
-    int MADV_DONTNEED, _SC_PAGESIZE
 
 cdef enum:
     PENDING_FIRST = 4096             # first block for what the kernel did not take; grows by doubling
@@ -123,16 +111,7 @@ def give_back_memory():
     """
     trim_heap()
     if not window_in_use:
-        empty_window(window, READ_BYTES)
-
-
-cdef void empty_window(uint8_t* start, Py_ssize_t count) noexcept nogil:
-    """Give the whole pages of a static block back; they read as zero afterwards."""
-    cdef size_t page = <size_t> sysconf(_SC_PAGESIZE)
-    cdef size_t first = (<size_t> start + page - 1) & ~(page - 1)
-    cdef size_t last = (<size_t> start + <size_t> count) & ~(page - 1)
-    if last > first:
-        madvise(<void*> first, last - first, MADV_DONTNEED)
+        release_pages(window, READ_BYTES)
 
 
 cdef object name_of(const sockaddr_storage* address):
@@ -166,7 +145,10 @@ cdef class Watch:
         cdef Transport transport = <Transport> self.transport
         if transport.watched:
             try:
-                transport.receive()
+                if transport.newcomers is not None:
+                    transport.receive_metered()
+                else:
+                    transport.receive()
             except Exception as error:
                 transport.broke(error, "what a connection received could not be handled")
 
@@ -230,6 +212,38 @@ cdef class Transport(Wire):
         elif errno != EAGAIN and errno != EINTR:
             self.finish(os_error())
         return 0
+
+    def meter(self, Newcomers newcomers not None):
+        """Take the time of `newcomers` until the client is in."""
+        self.newcomers = newcomers
+
+    cdef bint is_stranger(self) noexcept:
+        return self.protocol is None or (self.session is not None and self.session.state == NEW)
+
+    cdef int receive_metered(self) except -1:
+        """One read, if newcomers have time; else later."""
+        cdef Newcomers newcomers = self.newcomers
+        cdef int64_t began
+        if not self.is_stranger():
+            self.newcomers = None
+            return self.receive()
+        if not newcomers.admits():
+            self.unwatch()
+            return newcomers.park(self)
+        began = now_ns()
+        try:
+            return self.receive()
+        finally:
+            newcomers.charge(began)
+
+    def _let_on(self):
+        """Parked reading goes on: what came meanwhile is there at once."""
+        if not self.paused and not self.closing and not self.watched:
+            self.watch()
+            try:
+                self.receive()
+            except Exception as error:
+                self.broke(error, "what a connection received could not be handled")
 
     cdef int deliver(self, const uint8_t* data, Py_ssize_t count) except -1:
         if self.session is not None:
@@ -370,6 +384,7 @@ cdef class Transport(Wire):
         return 0
 
     cdef void release(self) noexcept:
+        note_released(self.capacity)
         free(self.pending)
         self.pending = NULL
         self.start = self.end = self.capacity = 0
@@ -435,6 +450,15 @@ cdef class Transport(Wire):
         return self.finish(error)
 
     def _lost(self, error):
+        cdef int64_t began = now_ns() if self.newcomers is not None else 0
+        try:
+            self.say_lost(error)
+        finally:
+            if began:
+                self.newcomers.charge(began)
+                self.newcomers = None
+
+    cdef int say_lost(self, object error) except -1:
         protocol, self.protocol = self.protocol, None
         self.session = None
         if self.fd >= 0:
@@ -443,6 +467,7 @@ cdef class Transport(Wire):
             self.fd = -1
         if protocol is not None:             # TLS: none was made if the handshake failed
             protocol.connection_lost(error)
+        return 0
 
     # --- looking in ------------------------------------------------------------------------------------
 

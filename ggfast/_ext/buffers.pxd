@@ -10,6 +10,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 
+cdef void note_released(Py_ssize_t capacity) noexcept nogil
+cdef void trim_heap() noexcept nogil
+cdef void release_pages(uint8_t* start, Py_ssize_t count) noexcept nogil
+
+
 cdef class InBuffer:
     cdef uint8_t* data        # owned; NULL while capacity is 0
     cdef Py_ssize_t start     # first unread byte
@@ -27,6 +32,7 @@ cdef class OutBuffer:
     cdef int quiet            # consecutive takes that used less than a quarter of the capacity
     cdef int grow(self, Py_ssize_t count) except -1
     cdef void emptied(self) noexcept
+    cdef void rest(self) noexcept
     cdef void release(self) noexcept
 
 

@@ -68,6 +68,7 @@ cdef class RouteCache:
     cdef uint64_t generation
     cdef void* find(self, Source source, const uint8_t* topic, Py_ssize_t count, uint64_t hash) noexcept
     cdef int put(self, uint64_t hash, Route route) except -1
+    cdef int drop_matching(self, const uint8_t* pattern, Py_ssize_t count) except -1
     cdef int drop(self, Slot* slot) except -1
     cdef int clear(self) except -1
     cdef int resize(self, Py_ssize_t set_count) except -1

@@ -31,6 +31,8 @@ cdef class RouteTable(Outlet):
     cdef Source everyone     # the one cache source of the open mode
     cdef Source own          # what the broker itself says ($SYS)
     cdef RouteCache cache
+    cdef bint uncached       # a route of this generation was too large for the cache
+    cdef int scans           # of the cache since the last tick
 
     cdef Source source_of(self, str name)
     cdef Route route_for(self, Recipient session, Source source, const uint8_t* topic, Py_ssize_t count)
@@ -41,6 +43,7 @@ cdef class RouteTable(Outlet):
                               list found, dict shared) except -1
     cdef int collect_open(self, const uint8_t* topic, Py_ssize_t count, list found, dict shared) except -1
     cdef int changed(self) except -1
+    cdef int filter_changed(self, bytes plain) except -1
     cdef bytes plain_filter(self, bytes pattern)
     cdef int add_to_share(self, Recipient session, bytes pattern, bytes plain, options) except -1
     cdef int leave_filter(self, Recipient session, bytes pattern) except -1

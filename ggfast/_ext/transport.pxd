@@ -7,6 +7,7 @@ belongs to the transport from its making on, and is closed exactly once.
 
 from libc.stdint cimport uint8_t
 
+from ggfast._ext.newcomers cimport Newcomers
 from ggfast._ext.session cimport Session
 from ggfast._ext.wire cimport Wire
 
@@ -20,6 +21,7 @@ cdef class Transport(Wire):
     cdef object protocol                 # None once connection_lost has been called
     cdef Session session                 # what is fed, or None: the protocol's data_received gets bytes
     cdef object peer
+    cdef Newcomers newcomers             # whose time it takes until its client is in; None then
     cdef uint8_t* pending                # owned; NULL while capacity is 0
     cdef Py_ssize_t start                # first byte not yet written
     cdef Py_ssize_t end                  # one past the last
@@ -36,6 +38,8 @@ cdef class Transport(Wire):
     cdef bint over                       # connection_lost is due or done
 
     cdef int receive(self) except -1
+    cdef bint is_stranger(self) noexcept
+    cdef int receive_metered(self) except -1
     cdef int deliver(self, const uint8_t* data, Py_ssize_t count) except -1
     cdef int farewell(self) except -1
     cdef int put(self, const uint8_t* data, Py_ssize_t count) except -1
@@ -46,6 +50,7 @@ cdef class Transport(Wire):
     cdef int disarm(self) except -1
     cdef int end_of_input(self) except -1
     cdef int finish(self, object error) except -1
+    cdef int say_lost(self, object error) except -1
     cdef int broke(self, object error, str what) except -1
     cdef int unobserved(self) except -1
     cdef int forget(self) except -1

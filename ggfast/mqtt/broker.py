@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ggfast._ext.buffers import take_released
 from ggfast._ext.framing import LEVEL_5
 from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
@@ -24,7 +25,7 @@ from ggfast._ext.transport import give_back_memory
 from ggfast.clock import Clock
 from ggfast.counters import Counters
 from ggfast.errors import PeerError
-from ggfast.limits import BROKER_TRIM_CLOSED, BROKER_TRIM_TICKS
+from ggfast.limits import BROKER_TRIM_AGAIN_TICKS, BROKER_TRIM_BYTES, BROKER_TRIM_CLOSED, BROKER_TRIM_TICKS
 from ggfast.mqtt.connection import Connection
 from ggfast.mqtt.hooks import Client, Hooks
 from ggfast.mqtt.limits import BrokerLimits
@@ -103,11 +104,12 @@ class Broker:
         self.clients_most = 0
         self.listeners: set[Listener] = set()
         self._connections: set[Connection] = set()
+        self._strangers: dict[Connection, None] = {}  # not in yet, oldest first
         self._clients: dict[str, Connection] = {}
         self._closed = False
-        self._ended = 0  # connections since memory was given back
-        self._ticks_to_trim = 0
-        self._trim_again = False
+        self._ended = 0  # connections since memory was given back,
+        self._released = 0  # and bytes of large buffers
+        self._ticks_since_trim = BROKER_TRIM_AGAIN_TICKS
         self._set_time(self.started_at)
         self.retained.sweep(router.now)
         router.retain = self._retain
@@ -167,11 +169,16 @@ class Broker:
     # --- called by connections -------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> bool:
-        """A transport is there; False if there are too many."""
+        """A transport is there; False if there are too many. The one that has kept silent longest gives way first:
+        who only occupies places must not keep clients out."""
+        if not self._closed and len(self._connections) >= self.limits.connections_max and self._strangers:
+            self.counters.add("broker.closed.gave_way")
+            next(iter(self._strangers)).drop("others were waiting and no CONNECT had come", Reason.SERVER_BUSY)
         if self._closed or len(self._connections) >= self.limits.connections_max:
             self.counters.add("broker.refused.connections")
             return False
         self._connections.add(connection)
+        self._strangers[connection] = None
         return True
 
     def claim(self, connection: Connection, client: Client, clean_start: bool) -> Session | None:
@@ -195,6 +202,7 @@ class Broker:
         """The client is in."""
         assert connection.client is not None
         self.counters.add("broker.clients.connected")
+        self._strangers.pop(connection, None)
         self.clients_most = max(self.clients_most, len(self._clients))
         for pattern in list(connection.session.subscriptions):
             self.system.notice(connection.session, pattern)
@@ -205,6 +213,7 @@ class Broker:
         """The connection ends: its session ends too or waits for the client to come back, and its will goes out
         or waits with the session."""
         self._connections.discard(connection)
+        self._strangers.pop(connection, None)
         self._ended += 1
         client, session, will = connection.client, connection.session, connection.will
         connection.client = connection.will = None
@@ -327,16 +336,16 @@ class Broker:
         self._give_back_memory()
 
     def _give_back_memory(self) -> None:
-        """After many connections have ended, and once more when the last bytes of the slowest are gone too."""
+        """After many connections have ended or large buffers have shrunk, and once more when the last bytes of the
+        slowest are gone too."""
         self.router.forget_stale()
-        if self._ended >= BROKER_TRIM_CLOSED and self._ticks_to_trim == 0:
-            self._ended, self._ticks_to_trim, self._trim_again = 0, BROKER_TRIM_TICKS, True
+        self._released += take_released()
+        self._ticks_since_trim += 1
+        due = self._ended >= BROKER_TRIM_CLOSED or self._released >= BROKER_TRIM_BYTES
+        if (due and self._ticks_since_trim >= BROKER_TRIM_TICKS) or self._ticks_since_trim == BROKER_TRIM_AGAIN_TICKS:
+            if due:
+                self._ended = self._released = self._ticks_since_trim = 0
             give_back_memory()
-        elif self._ticks_to_trim:
-            self._ticks_to_trim -= 1
-            if self._ticks_to_trim == 0 and self._trim_again:
-                self._trim_again = False
-                give_back_memory()
 
     def _retain(self, source: str, topic: bytes, payload: bytes, qos: int, properties: bytes, expires: int) -> None:
         self.retained.put(source, topic, payload, qos, properties, expires)

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from ggfast import limits
+from ggfast._ext.newcomers import Newcomers
 from ggfast._ext.tls import Handshakes, TlsTransport, unusable
 from ggfast._ext.transport import Transport, accept
 from ggfast.counters import Counters
@@ -85,6 +86,7 @@ class Acceptor:
         arrivals: Arrivals | None = None,
         ssl_context: ssl.SSLContext | None = None,
         handshake_timeout_s: float = limits.BROKER_CONNECT_TIMEOUT_S,
+        newcomers: Newcomers | None = None,
     ) -> None:
         self._loop = loop
         self._sock: socket.socket | None = sock
@@ -98,6 +100,9 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         self._last_said: dict[str, float] = {}
         self._ssl_context = ssl_context
+        if newcomers is None:
+            newcomers = Newcomers(loop, limits.NEWCOMERS_SHARE, limits.NEWCOMERS_BURST_S)
+        self._newcomers = newcomers
         self._handshakes = Handshakes(loop, self._handshake_failed, handshake_timeout_s)
         sock.setblocking(False)
         sock.listen(limits.LISTEN_BACKLOG)
@@ -115,6 +120,9 @@ class Acceptor:
 
     def _acceptable(self) -> None:
         for number in range(limits.ACCEPTS_PER_TURN):
+            if not self._newcomers.has_time():
+                self._pause_for(limits.NEWCOMERS_PAUSE_S)
+                return
             if not self._handshakes.has_room():
                 if number == 0:  # that somebody knocks is sure only at the first
                     self._wait(f"{len(self._handshakes)} TLS handshakes are under way", limits.HANDSHAKE_PAUSE_S)
@@ -129,7 +137,9 @@ class Acceptor:
                 continue
             if arrived is None:
                 return
+            began = self._newcomers.begin()
             self._take(*arrived)
+            self._newcomers.end(began)
 
     def _take(self, fd: int, peer: PeerName) -> None:
         if not self._arrivals.admit(_site(peer), self._loop.time()):
@@ -138,7 +148,9 @@ class Acceptor:
             os.close(fd)
             return
         try:
-            self._make_transport(fd, peer).begin()
+            transport = self._make_transport(fd, peer)
+            transport.meter(self._newcomers)
+            transport.begin()
         except Exception:
             logger.exception("a connection could not be taken in peer=%s", peer)
 
@@ -160,6 +172,9 @@ class Acceptor:
         """Something is short: leave those who knock in the kernel's queue for a while."""
         self._counters.add("broker.accept_pauses")
         self._say("shortage", "no connection can be accepted at the moment: %s", reason)
+        self._pause_for(pause_s)
+
+    def _pause_for(self, pause_s: float) -> None:
         self._loop.remove_reader(self._fd)
         self._pause = self._loop.call_later(pause_s, self._go_on)
 

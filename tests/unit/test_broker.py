@@ -74,11 +74,23 @@ def test_hooks_see_what_connect_says() -> None:
 
 def test_too_many_connections_are_cut() -> None:
     world = MemoryBroker(limits=BrokerLimits(connections_max=2))
-    first, _second, third = world.open(), world.connect("b"), world.open()
-    assert third.closed and not first.closed
+    first, second = world.connect("a"), world.connect("b")
+    third = world.open()
+    assert third.closed and not first.closed and not second.closed
     assert world.count("broker.refused.connections") == 1
     first.hang_up()
     world.connect("c")
+
+
+def test_who_only_occupies_a_place_gives_way() -> None:
+    world = MemoryBroker(limits=BrokerLimits(connections_max=3))
+    inside, silent, patient = world.connect("a"), world.open(), world.open()
+    late = world.connect("b")
+    assert silent.closed and not inside.closed and not patient.closed and not late.closed
+    assert (world.count("broker.closed.gave_way"), world.count("broker.refused.connections")) == (1, 0)
+    assert patient.ask(Connect(4, True, 0, "c")) == [Connack(False, 0)]
+    assert world.open().closed
+    assert world.count("broker.refused.connections") == 1
 
 
 def test_disconnect_by_client_id_and_by_source() -> None:

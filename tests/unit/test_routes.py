@@ -333,3 +333,33 @@ def test_a_router_that_is_given_up_is_collected_with_what_its_cache_knows() -> N
     del world, reader, writer
     gc.collect()
     assert broker() is None, "routes in the cache know sessions, which know the router: the collector must see them"
+
+
+def test_a_filter_takes_only_its_own_routes_from_the_cache(world: MemoryBroker) -> None:
+    world.router.set_table([("arn:w", "#", "arn:r"), ("arn:w", "#", "arn:other")])
+    writer, reader = world.connect("w"), world.connect("r", (b"a/+", 0))
+    topics = [b"a/%d" % number for number in range(30)]
+    writer.send(*(Publish(topic, b"") for topic in topics))
+    assert world.router.cache_size()[0] == 30
+    other = world.connect("other", (b"b/#", 0))
+    assert world.router.cache_size()[0] == 30, "nobody who comes for something else costs us a route"
+    other.ask(Subscribe(1, ((b"a/1", 0), (b"$share/g/a/2", 0))))
+    assert world.router.cache_size()[0] == 28
+    writer.send(*(Publish(topic, b"x") for topic in topics[:3]))
+    assert [packet.topic for packet in other.take() if isinstance(packet, Publish)] == [b"a/1", b"a/2"]
+    other.hang_up()
+    assert world.router.cache_size()[0] == 28
+    reader.take()
+    writer.send(Publish(b"a/1", b"y"))
+    assert [packet.payload for packet in reader.take() if isinstance(packet, Publish)] == [b"y"]
+
+
+def test_many_changes_of_filters_empty_the_cache_once(world: MemoryBroker) -> None:
+    world.router.set_table([("arn:w", "#", "arn:r")])
+    writer, reader = world.connect("w"), world.connect("r", (b"#", 0))
+    writer.send(*(Publish(b"a/%d" % number, b"") for number in range(200)))
+    reader.ask(Subscribe(1, tuple((b"other/%d" % number, 0) for number in range(100))))
+    reader.take()
+    writer.send(*(Publish(b"a/%d" % number, b"x") for number in range(200)))
+    assert len(reader.take()) == 200
+    assert world.router.cache_size()[0] == 200

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from prepare import CHECKOUT, Failed, copy_sources, digest, execute, say, sources, stamp, write_stamp
 
 # Leaks of the interpreter itself are not ours; a failed allocation is a case that our code handles.
+PTH = "ggfast-variant.pth"  # in the environment of a variant: where its modules and packages are
 ASAN_OPTIONS = "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1"
 UBSAN_OPTIONS = "print_stacktrace=1"
 CLANG = {"CC": "clang", "LDSHARED": "clang -shared"}
@@ -100,6 +101,9 @@ def share_environment(tree: Path) -> None:
     """
     environment = tree / ".venv"
     packages = Path(sysconfig.get_paths()["purelib"])
+    outer = packages / PTH  # run inside a variant: its packages are those it was given itself
+    if outer.exists():
+        packages = Path(outer.read_text().splitlines()[1])
     base = digest([sys.executable.encode(), sys.version.encode()])
     if stamp(environment, "base") != base:
         shutil.rmtree(environment, ignore_errors=True)
@@ -108,7 +112,7 @@ def share_environment(tree: Path) -> None:
     python = environment / "bin" / "python"
     query = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     own = Path(subprocess.check_output([str(python), "-c", query], text=True).strip())
-    (own / "ggfast-variant.pth").write_text(f"{tree}\n{packages}\n")
+    (own / PTH).write_text(f"{tree}\n{packages}\n")
     for program in Path(sys.executable).parent.iterdir():
         text = program.read_bytes() if program.is_file() else b""
         shebang, _, rest = text.partition(b"\n")

@@ -83,7 +83,10 @@ def watch() -> None:
     for name, module in list(sys.modules.items()):
         if not name.startswith(PACKAGE) or name in counters or name == __name__:
             continue
-        counters[name] = ctypes.c_long.in_dll(ctypes.CDLL(module.__file__), "ggfast_live_blocks")
+        try:
+            counters[name] = ctypes.c_long.in_dll(ctypes.CDLL(module.__file__), "ggfast_live_blocks")
+        except ValueError:
+            counters[name] = ctypes.c_long(0)    # it takes no memory of its own: the compiler left the counter out
         for value in vars(module).values():
             # Classes written in Python, and their instances, are the garbage collector's own to list.
             if isinstance(value, type) and value.__module__ == name and not value.__flags__ & HEAP_TYPE:

@@ -444,11 +444,14 @@ def test_two_hundred_lives_leave_nothing(box: Sandbox) -> None:
         return [path for path in box.cgroups() if "/spare-" not in path]
 
     tops = len([path for path in groups() if path.endswith(box.name)])
-    box.end(box.spawn(code=code))
+    for _ in range(5):
+        box.end(box.spawn(code=code))
     before = traces()
+    while (again := traces()) != before:  # until the supervisor has come to rest, on however busy a machine
+        before = again
     for _ in range(200):
         worker = box.spawn(code=code)
         worker.ipc.sendall(b"quit")
         assert box.wait_exit(worker)["exit_status"] == 5
-    assert traces() == before
+    box.wait_for(lambda: traces() == before)  # the supervisor may still be busy with the last one's end
     assert json.dumps(box.events) == "[]" or {event["event"] for event in box.events} == {"daemon"}

@@ -68,7 +68,7 @@ def test_attacks_run(tmp_path: Path) -> None:
     document = kept(tmp_path / "result.json", "hostile", "--only", "ggfast")
     assert [case["name"] for case in document["cases"]] == [attack.name for attack in ATTACKS]
     garbage = document["cases"][0]["samples"]["ggfast"][0]["attackers"]
-    assert garbage["attempts"] > 100 and garbage["closed_by_broker"] > 10 and garbage["bytes_sent"] > 10_000
+    assert garbage["attempts"] >= 100 and garbage["closed_by_broker"] > 0 and garbage["bytes_sent"] > 10_000
 
 
 def test_a_peer_by_command_and_one_that_fails() -> None:

@@ -218,5 +218,8 @@ def allowed_skips(text: str) -> set[str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Install the rule for skips; in a debug build begin to count what the compiled part makes."""
     watch_compiled()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So does a shell start what it runs in the background; event loops put the usual handler in its place.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     text = (REPOSITORY / "tests" / "allowed-skips.txt").read_text()
     config.pluginmanager.register(SkipRule(allowed_skips(text)), "ggfast-skips")

@@ -23,11 +23,12 @@ from ggfast._ext.routes import Router
 from ggfast.arns import CLOUD, SHADOW_SERVICE, FunctionArn, ThingArn
 from ggfast.clock import Clock, SystemClock
 from ggfast.config import Config
-from ggfast.core.control import ControlServer
+from ggfast.core.control import ControlServer, Verb
 from ggfast.core.deploy.agent import DeploymentAgent
 from ggfast.core.deploy.apply import GroupApplier, Parts
 from ggfast.core.deploy.store import Store
 from ggfast.core.device_listener import DeviceListener
+from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.core.functions.calls import MessageLimits
 from ggfast.core.functions.manager import FunctionManager, ManagerSettings
 from ggfast.core.identity import DeviceIdentity
@@ -110,7 +111,9 @@ class Core:
             function_ids,
         )
         self.agent = DeploymentAgent(Store(layout, fsync=config.ggfast.fsync), self.applier, self.functions, self.log)
-        self.control = ControlServer(self.log, {"status": self._status, "activate": self._activate})
+        self.control = ControlServer(
+            self.log, {"status": self._status, "activate": self._activate, **self._function_verbs()}
+        )
 
     async def run(self) -> None:
         """Start, serve until the supervisor or a signal says stop, stop."""
@@ -180,6 +183,10 @@ class Core:
         return [layout.certificate(device.certificate_id) for device in self.applier.current.devices]
 
     # --- control verbs ------------------------------------------------------------------------------------
+
+    def _function_verbs(self) -> dict[str, Verb]:
+        verbs = FunctionVerbs(self.functions, self.spool)
+        return {"functions": verbs.functions, "invoke": verbs.invoke, "spool": verbs.spool}
 
     async def _activate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request.get("staging")

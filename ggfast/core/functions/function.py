@@ -53,6 +53,11 @@ class Figures:
     dropped: int = 0
     restarts: int = 0
     last_error: str = ""
+    memory_peak_kb: int = 0
+
+    def peak(self, kb: int) -> None:
+        """Remember the most memory a worker has used."""
+        self.memory_peak_kb = max(self.memory_peak_kb, kb)
 
 
 class FunctionRunner:
@@ -230,6 +235,7 @@ class FunctionRunner:
     def gone(self, worker: Worker, problem: str) -> None:
         """A worker is dead; `problem` is empty when it was asked to stop."""
         del self.workers[worker.instance]
+        self.figures.peak(worker.peak_kb)
         if problem and not self.closed:
             self.figures.last_error = problem
             self._died(worker, problem)

@@ -71,6 +71,7 @@ class FunctionStatus:
     instances: int
     pids: tuple[int, ...]
     memory_kb: int
+    memory_peak_kb: int
     memory_limit_kb: int
     queued: int
     invocations: int
@@ -296,6 +297,11 @@ class FunctionManager:
 
     # --- looking ----------------------------------------------------------------------------------------
 
+    @property
+    def deployed(self) -> tuple[str, ...]:
+        """The ARNs of the deployed functions."""
+        return tuple(self._functions)
+
     async def status(self) -> list[FunctionStatus]:
         """One row for each deployed function, in the order of their ARNs."""
         return [await self._row(runner) for _, runner in sorted(self._functions.items())]
@@ -346,9 +352,11 @@ class FunctionManager:
         workers = [worker for worker in runner.workers.values() if worker.pid]
         for worker in workers:
             try:
-                memory_kb += max(int((await self._around.channel.stat(worker.instance)).get("memory_kb", 0)), 0)
+                now = await self._around.channel.stat(worker.instance)
             except OperatingError:
                 continue  # it ended meanwhile
+            memory_kb += max(int(now.get("memory_kb", 0)), 0)
+            runner.figures.peak(int(now.get("memory_peak_kb", 0)))
         figures, plan = runner.figures, runner.plan
         return FunctionStatus(
             plan.arn,
@@ -358,6 +366,7 @@ class FunctionManager:
             runner.live,
             tuple(worker.pid for worker in workers),
             memory_kb,
+            figures.memory_peak_kb,
             plan.memory_kb,
             len(runner.queue),
             figures.invocations,

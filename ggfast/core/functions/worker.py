@@ -151,6 +151,7 @@ class Worker:
         self.state = WorkerState.STARTING
         self.pid = 0
         self.was_ready = False
+        self.peak_kb = 0  # memory, known at its end
         self.open_calls = 0
         self.started_at = around.clock.monotonic()
         self.idle_since = self.started_at
@@ -260,6 +261,7 @@ class Worker:
             return
         if self.state is not WorkerState.ENDING:
             self._to_ending()
+        self.peak_kb = how.peak_kb
         self._link.drain()
         self._link.close()
         for pipe in self._pipes:

@@ -111,7 +111,11 @@ def _core(directory: Path, trial: TrialGroup) -> Iterator[Layout]:
     (root / "config" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     layout = Layout.of(root, pid_directory=directory / "run")
     _command("deploy", trial.folder, "--root", root)
-    _command("-i", "start", "--root", root)
+    try:
+        _command("-i", "start", "--root", root)
+    except OperatingError as error:
+        said = logs.last_lines(layout.crash_log, limits.LOG_LINES_SHOWN)[0]
+        raise OperatingError(f"{error}\n{''.join(said)}") from None
     try:
         yield layout
     finally:

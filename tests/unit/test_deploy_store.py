@@ -68,7 +68,7 @@ def test_first_deployment(folder: Folder, layout: Layout, store: Store) -> None:
     assert load_certificates(group.devices, layout) == {CERTIFICATE_ID: DER}
     assert missing_packages(group, layout) == []
     assert json.loads(layout.group_file.read_text())["Arn"] == group.arn
-    assert sorted(path.name for path in layout.deployment.iterdir()) == ["group", "lambda", "staging"]
+    assert sorted(path.name for path in layout.deployment.iterdir()) == ["group", "lambda", "models", "staging"]
     assert list(layout.staging.iterdir()) == []
 
 

@@ -73,8 +73,16 @@ class Output extends Writable {
     done();
   }
 
+  // Standard output cannot be closed: somebody else may have more to say.
+  end(...rest) {
+    const done = typeof rest[rest.length - 1] === 'function' ? rest.pop() : null;
+    if (rest.length && rest[0] !== null && rest[0] !== undefined) this.write(rest[0], rest[1]);
+    if (done) process.nextTick(done);
+    return this;
+  }
+
   _destroy(error, done) {
-    done(); // as the interpreter's own: standard output cannot be closed
+    done();
   }
 }
 

@@ -128,9 +128,11 @@ class Runtime {
     if (this._pumping) return;
     this._pumping = true;
     while (this._state === IDLE) {
-      if (this._stopping && !this._taken.size) this._end(0);
-      else if (!this._work.length) break;
-      else if (this._takers.length) this._hand(this._work.shift());
+      if (!this._work.length) {
+        if (this._stopping && !this._taken.size) this._end(0);
+        break;
+      }
+      if (this._takers.length) this._hand(this._work.shift());
       else if (this._mustLook()) break;
       else this._run(this._work.shift());
     }

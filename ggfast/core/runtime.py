@@ -31,6 +31,7 @@ from ggfast.core.device_listener import DeviceListener
 from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.core.functions.calls import MessageLimits
 from ggfast.core.functions.manager import FunctionManager, ManagerSettings
+from ggfast.core.functions.starts import PacedChannel
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.counters import Counters
@@ -92,7 +93,7 @@ class Core:
         self.channel = SpawnerChannel(loop, channel, self._spawner_event)
         self.functions = FunctionManager(
             loop,
-            self.channel,
+            PacedChannel(self.channel, self._clock),
             self.table,
             self.counters,
             self.log,

@@ -339,6 +339,19 @@ def test_the_end_waits_for_the_handler(worker: Worker) -> None:
     assert worker.exit_status() == 0
 
 
+@pytest.mark.parametrize("how", ["signal", "frame"])
+def test_the_end_while_another_thread_waits_for_an_answer(tmp_path: Path, how: str) -> None:
+    with start(built(THREAD), tmp_path, "asking") as worker:
+        frames = [worker.receive(), worker.receive()]
+        assert sorted(kind for kind, _ in frames) == ["I", "P"]
+        assert ask(worker, "echo", "whoever reads") == b"whoever reads"
+        if how == "signal":
+            os.kill(worker.pid, signal.SIGTERM)
+        else:
+            worker.send("X")
+        assert worker.exit_status() == 0, worker.finish()
+
+
 def test_nobody_left(worker: Worker) -> None:
     worker.socket.shutdown(socket.SHUT_RDWR)
     assert worker.exit_status() == 0

@@ -326,9 +326,13 @@ int main(int count, char **words)
                gg_lambda_handler_read(buffer, 4, &got));
     if (gg_global_init(0))
         return 7;
-    if (!strcmp(mode, "async")) {
+    if (!strcmp(mode, "async") || !strcmp(mode, "asking")) {
+        gg_invoke_options options = {"arn:f", NULL, NULL, GG_INVOKE_REQUEST_RESPONSE, NULL, 0};
+        gg_request_result result;
         if (gg_runtime_start(handler, GG_RT_OPT_ASYNC))
             return 8;
+        if (!strcmp(mode, "asking") && (gg_request_init(&request) || gg_invoke(request, &options, &result)))
+            return 6;
         for (;;)
             pause();
     }

@@ -30,9 +30,8 @@ from ggfast.group.owners import group_id, group_name
 from ggfast.layout import Layout
 from ggfast.sandbox import policy
 from ggfast.sandbox.cgroups import read_text
-from ggfast.sandbox.disks import disk_majors
-from ggfast.sandbox.host import node_fault
-from ggfast.sandbox.launch import denied_groups
+from ggfast.sandbox.disks import disk_majors, node_fault
+from ggfast.sandbox.groups import denied_groups
 from ggfast.sandbox.paths import is_below, open_walk
 
 
@@ -154,19 +153,17 @@ def _attach_local(data: LocalDevice | LocalVolume, writable: bool, found: _Colle
         _owner_groups(info, data.owner, data.source_path, found)
         found.mounts.append(Mount(data.source_path, data.destination_path, writable))
         return [(data.source_path, writable)]
-    nodes = [data.source_path]
-    if stat.S_ISDIR(info.st_mode):
-        nodes = sorted(_nodes_below(data.source_path))
-    for path in nodes:
+    _owner_groups(info, data.owner, data.source_path, found)
+    is_directory = stat.S_ISDIR(info.st_mode)
+    for path in sorted(_nodes_below(data.source_path)) if is_directory else [data.source_path]:
         info = _metadata(path)
         if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
             raise _Fault(f"{path} is no device")
         majors = disk_majors(read_text("/proc/self/mountinfo"), _swaps()) if stat.S_ISBLK(info.st_mode) else frozenset()
         if reason := node_fault(stat.S_IFMT(info.st_mode), info.st_rdev, majors):
             raise _Fault(f"{path} is {reason}, which functions never get")
-        _owner_groups(info, data.owner, path, found)
         found.devices.append(DeviceNode(path, "rw" if writable else "r"))
-    return [(path, writable) for path in nodes]
+    return [(data.source_path, writable and not is_directory)]  # nobody makes nodes; each has its own permission
 
 
 def _attach_model(

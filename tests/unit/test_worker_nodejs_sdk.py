@@ -200,12 +200,10 @@ def test_secrets(package: Path) -> None:
 
 
 def test_an_ecmascript_function_imports_it(package: Path) -> None:
-    source = (
-        """import sdk from 'aws-greengrass-core-sdk';
-    const early = await new Promise((done) => new sdk.Lambda().invoke({FunctionName: '%s:1'}, (e, data) => done(data)));
+    source = f"""import sdk from 'aws-greengrass-core-sdk';
+    const params = {{FunctionName: '{OTHER}:1'}};
+    const early = await new Promise((done) => new sdk.Lambda().invoke(params, (error, data) => done(data)));
     export const handler = async () => early.Payload.toString();"""
-        % OTHER
-    )
     with start(package, {"index.mjs": source}) as worker:
         worker.answer(worker.posting().call, OK, b"while loading")
         assert worker.initialised() == ""

@@ -62,6 +62,15 @@ NPM = (
     ),
 )
 
+JACKSON = "com.fasterxml.jackson.core"
+MAVEN = (  # what Java functions bundle: Lambda's interfaces, and the JSON mapper with what it needs
+    Package("com.amazonaws:aws-lambda-java-core", "1.2.3", "sha256-WeNqomAp+7j1QrAj//hkIqVXcQV2TTGDm1bUldc/qlw="),
+    Package(f"{JACKSON}:jackson-annotations", "2.17.3", "sha256-J0f2A0N4Om7IpoQFx8g5+gu+MO5OJFnSGhrDtzZeHtU="),
+    Package(f"{JACKSON}:jackson-core", "2.17.3", "sha256-GeA+5x8AqGJV+jyYBWCyMeEwVIb2SCyQVgEgkBT1hww="),
+    Package(f"{JACKSON}:jackson-databind", "2.17.3", "sha256-k7E+cJoLYg3kIBkYCnW8H8SIXIH+W2CHpKokj5H7mpU="),
+)
+MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"  # Maven's own default, said aloud
+
 
 def main(arguments: list[str]) -> int:
     """Fetch one kind and print its directory."""
@@ -110,6 +119,17 @@ def put_npm(package: Package, place: Path) -> None:
         shutil.copytree(Path(directory) / "package", place / "node_modules" / package.name)
 
 
+def put_maven(package: Package, place: Path) -> None:
+    """Put one jar into `place`, under the name that Maven gives it."""
+    artifact = f"{package.name}:{package.version}"
+    with tempfile.TemporaryDirectory() as directory:
+        copy = ["mvn", "-q", "-B", MAVEN_COPY, f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"]
+        run([*copy, f"-Dmaven.repo.local={PLACE / 'maven-repository'}"], directory)
+        (jar,) = Path(directory).glob("*.jar")
+        check(package, jar)
+        shutil.copyfile(jar, place / jar.name)
+
+
 def run(command: list[str], directory: str) -> None:
     """Run a registry's client; raises Failed with its last words."""
     program = shutil.which(command[0])
@@ -132,6 +152,7 @@ def check(package: Package, file: Path) -> None:
 
 
 KINDS: dict[str, tuple[tuple[Package, ...], Callable[[Package, Path], None]]] = {
+    "maven": (MAVEN, put_maven),
     "npm": (NPM, put_npm),
 }
 

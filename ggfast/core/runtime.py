@@ -4,6 +4,7 @@ counters, logs                       first, everything reports to them
 table (router), spool                where messages go
 broker, identity, device listener    devices
 function manager                     functions, through the spawner's channel
+HTTP interface                       the same functions' requests over TCP
 deployment agent                     brings up what is on disk, then what is deployed
 control socket                       the command line
 """
@@ -30,8 +31,10 @@ from ggfast.core.deploy.store import Store
 from ggfast.core.device_listener import DeviceListener
 from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.core.functions.calls import MessageLimits
+from ggfast.core.functions.ipc_http import HttpInterface
 from ggfast.core.functions.manager import FunctionManager, ManagerSettings
 from ggfast.core.functions.starts import PacedChannel
+from ggfast.core.functions.tokens import load_key
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.counters import Counters
@@ -103,7 +106,11 @@ class Core:
                 work_items_max=config.runtime.work_items_max,
                 concurrent_max=config.runtime.concurrent_max,
                 message_limits=_message_limits(config),
+                token_key=load_key(layout.token_key, self.log),
             ),
+        )
+        self.http = HttpInterface(
+            loop, self.functions, self._function_log, _message_limits(config), self.counters, self.log
         )
 
         self.applier = GroupApplier(
@@ -132,6 +139,9 @@ class Core:
         for warning in self._config.warnings:
             self.log.warn("Configuration.", detail=warning)
         await self.agent.start()
+        self.http.serve(self._listener("functions"))  # now every running worker's token is known
+        if "functions6" in self._listeners:
+            self.http.serve(self._listener("functions6"))
         await self.listener.start(self._device_certificates())
         await self.control.serve(self._listener("control"))
         await self.channel.ready()
@@ -143,6 +153,7 @@ class Core:
         await self.control.close()
         await self.listener.stop()
         await self.functions.stop()
+        self.http.close()
         self.broker.close()
         self.log.info("Stopped.")
         self.logs.close()

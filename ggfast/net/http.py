@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -196,6 +198,7 @@ class Connection:
         self._choked = False
         self._write_until = None
         self.pump()
+        self._say_end()
 
     # --- what the server and exchanges ask ---------------------------------------------------------------
 
@@ -295,6 +298,9 @@ class Connection:
         self._queue.append(exchange)
         if len(self._queue) > limits.HTTP_PIPELINED_MAX:
             self._reject(503, f"More than {limits.HTTP_PIPELINED_MAX} requests wait on this connection")
+            return
+        if self._head_bytes > limits.HTTP_HEAD_BYTES_MAX:  # of the target alone; headers are counted as they come
+            self._reject(431, f"The head of the request exceeds {limits.HTTP_HEAD_BYTES_MAX} bytes")
             return
         if problem := self._problem(method):
             self._reject(*problem)
@@ -445,6 +451,17 @@ class Connection:
             return
         self._deaf = True
         self._linger_until = self._server.loop.time() + limits.HTTP_LINGER_S
+        self._say_end()
+
+    def _say_end(self) -> None:
+        """Nothing more comes from here: who has read the answer can go."""
+        if self._linger_until is None or self._choked or self._transport is None:
+            return
+        try:
+            with socket.socket(fileno=os.dup(self._transport.fileno())) as sock:
+                sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()  # the client is gone already
 
 
 def _body_length(headers: dict[bytes, bytes]) -> int:

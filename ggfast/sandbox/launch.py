@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import json
 import os
 import resource
@@ -30,6 +29,7 @@ from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox import crashlog, paths, privileges
 from ggfast.sandbox.cgroups import read_text, this_layout, unescape
+from ggfast.sandbox.groups import denied_groups
 
 AT_RECURSIVE, MOUNT_ATTR_RDONLY = 0x8000, 1
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -40,11 +40,6 @@ OPTION_FLAGS: Final = {
     "nodiratime": MS_NODIRATIME, "relatime": MS_RELATIME,
 }  # fmt: skip
 KEPT_WRITABLE: Final = frozenset({"proc", "cgroup", "cgroup2"})
-# Groups whose members are as good as root, or read what no function should (sandbox.md section 5).
-GROUPS_DENIED: Final = (
-    *("shadow", "disk", "kmem", "docker", "podman", "lxd", "incus", "incus-admin", "libvirt", "sudo", "wheel", "adm"),
-    *("systemd-journal", "gshadow", "ssl-cert", "_ssh"),
-)
 OOM_SCORE: Final = -500
 
 
@@ -265,14 +260,3 @@ def _crash_file(document: Mapping[str, Any]) -> int | None:
     except OSError as error:
         document["warnings"].append(f"crash log: {error}")
         return None
-
-
-def denied_groups() -> list[int]:
-    """Ids of the groups of GROUPS_DENIED that exist here."""
-    found = []
-    for name in GROUPS_DENIED:
-        try:
-            found.append(grp.getgrnam(name).gr_gid)
-        except KeyError:
-            continue
-    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,3 +49,13 @@ def ready(*arguments: Any, **keywords: Any) -> Worker:
         worker.close()
         raise
     return worker
+
+
+def published_sdk() -> Path:
+    """The node_modules with npm's unmodified aws-greengrass-core-sdk and what it needs; fetched once."""
+    script = RUNTIME.parents[3] / "packaging" / "fetch_test_packages.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "npm"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip()) / "node_modules"

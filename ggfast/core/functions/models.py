@@ -139,7 +139,7 @@ def _make_links(layout: Layout, group: Group, before: Group) -> None:
         draft = layout.model_links / f"new-{uuid.uuid4().hex}"
         for destination, target in links:
             path = draft / destination.lstrip("/")
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
         for directory, _, _ in os.walk(draft):
             os.chmod(directory, 0o755)

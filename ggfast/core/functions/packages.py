@@ -148,7 +148,7 @@ def _tar_items(file: BinaryIO, source: Path, target: Path, form: Form) -> list[_
         parent = entry.name.rpartition("/")[0]
         if entry.is_directory:
             held.add(entry.name)
-        elif parent not in held and (parent or form.needs_parents):
+        elif parent not in held and (parent or form.needs_parents) and not _name_fault(entry.name):
             text = f"open {target}/{entry.name}: no such file or directory"
             raise ValueError(f"Error while unpacking the file from {source} to {target}, error: {text}")
     contents = tararchive.Contents(file, form.archive_bytes_max, form.bytes_max)

@@ -25,14 +25,13 @@ from ggfast.group.document import (
     LocalVolume,
     Permission,
 )
-from ggfast.group.functions import isolation_of
+from ggfast.group.functions import isolation_of, run_as_of
 from ggfast.group.owners import group_id, group_name
 from ggfast.layout import Layout
 from ggfast.sandbox import policy
 from ggfast.sandbox.cgroups import read_text
-from ggfast.sandbox.disks import disk_majors
-from ggfast.sandbox.host import node_fault
-from ggfast.sandbox.launch import denied_groups
+from ggfast.sandbox.disks import disk_majors, node_fault
+from ggfast.sandbox.groups import denied_groups
 from ggfast.sandbox.paths import is_below, open_walk
 
 
@@ -87,6 +86,22 @@ class _Collected:
     groups: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)  # owning groups that no function gets
     denied: frozenset[int] = frozenset()
+
+
+def who_of(group: Group, function: Function, config: Config, default: tuple[int, int]) -> Who:
+    """RunAs of the function, then of the group, then the `default` uid and gid (greengrass-core 17.1)."""
+    run_as = run_as_of(group, function)
+    uid = default[0] if run_as.uid is None else run_as.uid
+    gid = default[1] if run_as.gid is None else run_as.gid
+    name = config.ggfast.function_user if uid == default[0] else str(uid)
+    return Who(uid, gid, name, config.runtime.allow_functions_to_run_as_root)
+
+
+def require_attachable(group: Group, config: Config, default: tuple[int, int]) -> None:
+    """For an activated group without a running core: raises DeploymentFailed as `attach` does. Blocking."""
+    mounts_allowed = policy.Policy.from_json(mount_policy(config))
+    for function in group.user_functions:
+        attach(group, function, who_of(group, function, config, default), config.layout, mounts_allowed)
 
 
 def mount_policy(config: Config) -> dict[str, list[str]]:
@@ -154,19 +169,17 @@ def _attach_local(data: LocalDevice | LocalVolume, writable: bool, found: _Colle
         _owner_groups(info, data.owner, data.source_path, found)
         found.mounts.append(Mount(data.source_path, data.destination_path, writable))
         return [(data.source_path, writable)]
-    nodes = [data.source_path]
-    if stat.S_ISDIR(info.st_mode):
-        nodes = sorted(_nodes_below(data.source_path))
-    for path in nodes:
+    _owner_groups(info, data.owner, data.source_path, found)
+    is_directory = stat.S_ISDIR(info.st_mode)
+    for path in sorted(_nodes_below(data.source_path)) if is_directory else [data.source_path]:
         info = _metadata(path)
         if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
             raise _Fault(f"{path} is no device")
         majors = disk_majors(read_text("/proc/self/mountinfo"), _swaps()) if stat.S_ISBLK(info.st_mode) else frozenset()
         if reason := node_fault(stat.S_IFMT(info.st_mode), info.st_rdev, majors):
             raise _Fault(f"{path} is {reason}, which functions never get")
-        _owner_groups(info, data.owner, path, found)
         found.devices.append(DeviceNode(path, "rw" if writable else "r"))
-    return [(path, writable) for path in nodes]
+    return [(data.source_path, writable and not is_directory)]  # nobody makes nodes; each has its own permission
 
 
 def _attach_model(

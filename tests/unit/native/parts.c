@@ -118,7 +118,7 @@ static int random_bytes(long count)
         size_t made;
         size_t size = make_stream(stream);
         for (uint32_t damage = chance(8); damage; damage--)
-            stream[chance((uint32_t)size)] = (uint8_t)(chance(2) ? chance(256) : "{}[]\":,\\u0e-"[chance(12)]);
+            stream[chance((uint32_t)size)] = chance(2) ? (uint8_t)chance(256) : (uint8_t) "{}[]\":,\\u0e-"[chance(12)];
         play(stream, size, 1 + chance(5000), &problem);
         refused += problem != NULL;
         size = chance(64);

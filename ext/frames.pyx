@@ -208,6 +208,9 @@ cdef class WorkerLink:
     def send_config(self, bytes document):
         return self.send(_frame(b'C', NULL, 0, b"", document))
 
+    def send_launch(self, bytes document):
+        return self.send(_frame(b'L', NULL, 0, b"", document))
+
     def send_work(self, uint32_t invocation, bytes context, bytes payload):
         cdef uint8_t head[6]
         cdef Py_ssize_t size = PyBytes_GET_SIZE(context)

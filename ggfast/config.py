@@ -29,6 +29,7 @@ from ggfast.settings import (
     number,
     one_of,
     port,
+    programs,
     read_section,
     switch,
     text,
@@ -41,6 +42,7 @@ MISSING_PATHS_TEXT: Final = "The configuration file is missing the CaPath, CertP
 VERSIONS: Final = tuple(f"1.{minor}" for minor in range(12))
 _PROXY_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?")
 _FILE_NAME = re.compile(r"[^\0\n]{0,1024}")
+_RUNTIME = re.compile(r"python[0-9.]{1,5}|nodejs[0-9x.]{0,5}|java[0-9]{1,2}(\.al2)?")
 _CLIENT_ID = re.compile(r"[\x20-\x7e]{1,128}|")
 
 
@@ -194,6 +196,9 @@ class GgfastSettings:
     )
     hidden_paths: tuple[str, ...] = absolute_paths(
         "hiddenPaths", 64, "ggfast", "host paths no function may see, beside the core's own"
+    )
+    runtimes: tuple[tuple[str, str], ...] = programs(
+        "runtimes", _RUNTIME, "ggfast", "interpreters by runtime id; without an entry those on the PATH are used"
     )
     run_as_uids: tuple[int, ...] = user_ids(
         "runAsUids", 64, "ggfast", "uids other than functionUser's that functions may run as (RunAs)"

@@ -99,6 +99,7 @@ WORKER_EXIT_S: Final = 5.0  # from closed socket or SIGKILL to the news of the d
 WORKER_BACKOFF_S_MAX: Final = 60.0  # greengrass-core 6.1: 1, 2, 4 ... 60 s
 WORKER_HEALTHY_S: Final = 60.0  # alive this long: the next death starts the back-off anew
 WORKER_RESTART_GRACE_S: Final = 10.0  # added to Timeout for a worker that was busy when the daemon was replaced
+NODE_SMALL_MEMORY_KB: Final = 32_768  # up to this limit V8 gives up speed for memory (sandbox 9)
 WORKER_PIDS_MAX: Final = 64  # processes and threads of one function; enough for thread pools, not for a fork bomb
 LOG_PIPE_LINE_BYTES_MAX: Final = 64 * KIB  # longer ones are cut; the log writes far shorter lines
 LOG_PIPE_BYTES_PER_S: Final = 1 * MIB  # read and written; at the full rate a small board spends its time on lines

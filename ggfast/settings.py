@@ -124,6 +124,21 @@ def absolute_paths(key: str, maximum: int, since: str, meaning: str) -> Any:
     return _names(key, maximum, _ABSOLUTE, "an absolute path", since, meaning)
 
 
+def programs(key: str, names: re.Pattern[str], since: str, meaning: str) -> Any:
+    """An object of names, each with the absolute path of a program; read as sorted pairs."""
+    rule = "an object; each value an absolute path"
+
+    def read(f: Fields, name: str) -> tuple[tuple[str, str], ...]:
+        source = f.child(name)
+        for entry in source.names():
+            if not names.fullmatch(entry):
+                source.problems.add(source.at(entry), shown(entry), f"a name like {names.pattern}")
+        pairs = [(e, source.text(e, pattern=_ABSOLUTE, expected="an absolute path")) for e in source.names()]
+        return tuple(sorted(pairs))
+
+    return _declare(key, (), read, rule, since, meaning)
+
+
 def user_ids(key: str, maximum: int, since: str, meaning: str) -> Any:
     """A list of numeric user ids other than root's."""
 

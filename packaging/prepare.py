@@ -29,7 +29,12 @@ MIRRORS = Path("/opt/ggfast-checkouts")
 PYTHON_FLOOR = (3, 11)
 # Made by us or by tools: neither mirrored nor part of any stamp.
 MADE_DIRECTORIES = {".git", ".venv", ".make", "build", "dist", "__pycache__", ".hypothesis"}
-MADE_SUFFIXES = ("_cache", ".egg-info", ".so", ".pyc")
+MADE_SUFFIXES = ("_cache", ".egg-info", ".so", ".jar", ".pyc")
+# What setup.py builds from: when something of it has changed it is built again.
+COMPILED = (
+    *("setup.py", "ext", "ggfast/_ext", "packaging/build_java.py", "packaging/build_native.py"),
+    *("ggfast/core/workers/java", "ggfast/core/workers/native"),
+)
 # What pip reads from its surroundings; sudo would drop it.
 PASSED_THROUGH = ("PIP_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "CI")
 # Where the product's own processes have their private view instead of the machine's.
@@ -119,9 +124,12 @@ def install_system_packages(purpose: str) -> None:
     needed, optional = [], []
     for line in (CHECKOUT / "packaging" / "debian-packages.txt").read_text().splitlines():
         fields = line.partition("#")[0].split()
-        if fields and fields[1] == "optional":
+        wanted_for, _, program = fields[1].partition(":") if fields else ("", "", "")
+        if program and shutil.which(program):
+            continue  # it came another way, and the package might throw that out
+        if wanted_for == "optional":
             optional.append(fields[0])
-        elif fields and fields[1] in ("run", purpose):
+        elif wanted_for in ("run", purpose):
             needed.append(fields[0])
     have = installed_packages(needed + optional)
     missing = [name for name in needed if name not in have]
@@ -250,7 +258,7 @@ def install(purpose: str, tree: Path) -> None:
         execute(tree, [str(interpreter), "-m", "venv", str(environment)], "make a virtual environment")
         write_stamp(environment, "base", base)
     described = digest((tree / name).read_bytes() for name in ("pyproject.toml", "setup.py"))
-    compiled = digest((tree / path).read_bytes() for path in sources(tree, "setup.py", "ext", "ggfast/_ext"))
+    compiled = digest((tree / path).read_bytes() for path in sources(tree, *COMPILED))
     wanted = f"{'demo' if purpose == 'run' else 'dev'} {described}"
     installed = stamp(environment, "installed")
     if installed not in (wanted, f"dev {described}"):

@@ -27,7 +27,7 @@ ID_MAX = 0xFFFF_FFFE  # the largest id the kernel takes; the one above means "un
 def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
     """Open the listeners and describe the whole launch. Raises OperatingError for a port in use."""
     layout = config.layout
-    workers = Path(ggfast.__file__).parent / "core" / "workers" / "python"
+    workers = Path(ggfast.__file__).parent / "core" / "workers"
     return LaunchSpec(
         name=root_name(layout.root),
         title=str(layout.daemon),
@@ -49,7 +49,7 @@ def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
         state_dir=str(layout.control_socket.parent),  # root's own, unlike var/state
         crash_log=str(layout.crash_log),
         worker={
-            "python_path": [str(workers)],
+            "python_path": [str(workers / "python")],
             "module": WORKER_MODULE,
             "runtime_dir": str(workers),
             "preload": list(config.ggfast.preload_modules),

@@ -26,12 +26,11 @@ from ggfast.group.document import (
     RunAs,
 )
 from ggfast.group.entities import read_arn, read_id, read_linux_id
+from ggfast.group.runtimes import RUNTIMES_EXPECTED, handler_fault, language_of
 
 SYSTEM_ENTRIES: Final = (arns.IP_DETECTOR_ARN, arns.SPOOLER_ARN, arns.STREAM_MANAGER_ARN)
 SPOOL_SIZE_TEXT: Final = f"Spool size should be at least {limits.SPOOL_BYTES_MIN} bytes."
 
-_PYTHON = re.compile(r"python(2\.7|3(\.[0-9]{1,2})?)")
-_HANDLER = re.compile(r"(?=.{3,1024}$)[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*\.[A-Za-z_][A-Za-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _ARN_EXPECTED = "arn:aws:lambda:<region>:<account>:function:<name>:<version or alias>"
 _DIGEST = re.compile(r"[0-9a-f]{64}|")
@@ -126,8 +125,8 @@ def read_function(source: Fields, position: int, *, deployed: bool) -> Function:
         _check_system_entry(source, arn, configuration)
         return Function(id=entry_id, arn=arn, configuration=configuration)
     _check_qualifier(source, arn)
-    handler = source.text("Handler", expected="module.function")
-    runtime = source.text("Runtime", default="python3" if deployed else None, expected="python3.x or python2.7")
+    handler = source.text("Handler", expected="module.function, or what the runtime calls its handlers")
+    runtime = source.text("Runtime", default="python3" if deployed else None, expected=RUNTIMES_EXPECTED)
     code = "" if deployed else source.text("Code", expected="the folder or zip of the function, relative to group.json")
     _check_runtime(source, arn, handler, configuration.runtime_override or runtime)
     package = source.child("DeploymentConfiguration")
@@ -222,11 +221,11 @@ def _check_qualifier(source: Fields, arn: str) -> None:
 def _check_runtime(source: Fields, arn: str, handler: str, runtime: str) -> None:
     overridden = source.child("FunctionConfiguration").has("FunctionRuntimeOverride")
     path = source.at("FunctionConfiguration.FunctionRuntimeOverride" if overridden else "Runtime")
-    if runtime and _PYTHON.fullmatch(runtime) is None:
-        expected = f"python3.x or python2.7: this release runs Python functions only, {arn} is none"
-        source.problems.add(path, shown(runtime), expected)
-    elif handler and _HANDLER.fullmatch(handler) is None:
-        source.problems.add(source.at("Handler"), shown(handler), "module.function, the module's file in the package")
+    language = language_of(runtime)
+    if runtime and language is None:
+        source.problems.add(path, shown(runtime), f"{RUNTIMES_EXPECTED} for {arn}")
+    elif handler and language is not None and (expected := handler_fault(language, handler)):
+        source.problems.add(source.at("Handler"), shown(handler), expected)
 
 
 def _check_system_entry(source: Fields, arn: str, configuration: FunctionConfiguration) -> None:

@@ -252,22 +252,39 @@ class World:
     extra_path: list[str] = field(default_factory=list)
 
     def plan(
-        self, name: str, source: str, *, version: str = "1", handler: str = "main.handler", **more: Any
+        self,
+        name: str,
+        source: str,
+        *,
+        version: str = "1",
+        handler: str = "main.handler",
+        runtime: str = "python3.8",
+        interpreter: str = "",
+        file: str = "main.py",
+        **more: Any,
     ) -> WorkerPlan:
-        """A function of one module `main`. `more` are fields of FunctionConfiguration."""
+        """A function of one file. `more` are fields of FunctionConfiguration."""
         code = self.directory / f"{name}-{version}"
         code.mkdir(exist_ok=True)
-        (code / "main.py").write_text(source)
+        (code / file).write_text(source)
+        (code / file).chmod(0o755)
         function = Function(
             id=name,
             arn=arn(name, version),
             handler=handler,
-            runtime="python3.8",
+            runtime=runtime,
             configuration=FunctionConfiguration(**{"timeout_s": 10, **more}),
         )
         facts = CoreFacts(thing_name="core", region="eu-west-1", account="123456789012", group_id="g")
         return worker_plan(
-            function, facts, Identity(0, 0), str(code), contained=False, sys_path=self.extra_path, log_level=Level.DEBUG
+            function,
+            facts,
+            Identity(0, 0),
+            str(code),
+            interpreter=interpreter,
+            contained=False,
+            sys_path=self.extra_path,
+            log_level=Level.DEBUG,
         )
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:

@@ -29,6 +29,7 @@ from ggfast.group.functions import (
     SPOOL_SIZE_TEXT,
     run_as_of,
 )
+from ggfast.group.runtimes import EXECUTABLE_RUNTIME, handler_fault, language_of
 
 
 def text_of(document: object, path: str, **more: Any) -> str:
@@ -119,9 +120,32 @@ def test_root_is_allowed_by_the_switch() -> None:
 
 
 def test_other_runtimes_are_named() -> None:
-    text = text_of(changed(FULL, "Functions[1].Runtime", "java8"), "Functions[1].Runtime")
-    assert "this release runs Python functions only" in text
+    text = text_of(changed(FULL, "Functions[1].Runtime", "ruby2.5"), "Functions[1].Runtime")
+    assert "nodejs<version>" in text
     assert OTHER in text
+
+
+@pytest.mark.parametrize(
+    ("runtime", "good", "bad"),
+    [
+        ("python3.7", ["m.f", "a/b.f", "a.b.f"], ["m", "m.f()", "../m.f"]),
+        ("nodejs12.x", ["index.handler", "src/index.handler", "a-b.c.$f"], ["index", "/etc/x.f", "../x.f", "a/../x.f"]),
+        ("nodejs", ["index.handler"], ["index."]),
+        ("java8", ["com.acme.Fn::run", "com.acme.Fn", "Fn", "a.B$C::m"], ["com/acme/Fn", "Fn::", "a..b"]),
+        ("java8.al2", ["Fn"], ["Fn:run"]),
+        (EXECUTABLE_RUNTIME, ["echo", "bin/echo", "a.out"], ["/bin/sh", "../sh", "a b", "a/../b", "."]),
+    ],
+)
+def test_handlers_by_runtime(runtime: str, good: list[str], bad: list[str]) -> None:
+    language = language_of(runtime)
+    assert language is not None
+    assert [handler for handler in good if handler_fault(language, handler)] == []
+    assert [handler for handler in bad if not handler_fault(language, handler)] == []
+
+
+def test_ids_that_are_no_runtime() -> None:
+    for name in ("", "python", "python4", "java", "nodejs12.y", "dotnetcore2.1", "arn:aws:greengrass:::runtime"):
+        assert language_of(name) is None, name
 
 
 def test_special_volumes() -> None:

@@ -17,8 +17,10 @@ import pytest
 
 from ggfast import limits
 from ggfast.core.functions import packages
-from ggfast.core.functions.packages import has_module, unpack
+from ggfast.core.functions.handlers import make_executable, missing_handler
+from ggfast.core.functions.packages import unpack
 from ggfast.errors import ConfigError, LimitReached, StorageFailed
+from ggfast.group.runtimes import Language
 
 MAIN = b"def handler(event, context):\n    return event\n"
 Archive = Callable[..., Path]
@@ -159,9 +161,34 @@ def test_modules_of_handlers(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     for handler in ("main.handler", "pkg.handler", "pkg.sub.f", "pkg/sub.f", "with-dash.f", "native.f"):
-        assert has_module(tmp_path, handler), handler
+        assert missing_handler(Language.PYTHON, tmp_path, handler) == "", handler
     for handler in ("other.handler", "pkg.other.f", "mai.n"):
-        assert not has_module(tmp_path, handler), handler
+        assert missing_handler(Language.PYTHON, tmp_path, handler).startswith("a module "), handler
+
+
+def test_files_of_other_handlers(tmp_path: Path) -> None:
+    for name in ("index.js", "lib/deep.mjs", "dir/index.js", "bin/echo", "com/acme/Fn.class", "com/acme/Fn$In.class"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for jar in ("fat.jar", "lib/part.jar"):
+        with zipfile.ZipFile(tmp_path / jar, "w") as archive:
+            archive.writestr(f"org/{jar[:3]}/Main.class", b"")
+    (tmp_path / "broken.jar").write_bytes(b"no archive")
+    there = {
+        Language.NODEJS: ("index.handler", "lib/deep.f", "dir.f"),
+        Language.JAVA: ("com.acme.Fn::run", "com.acme.Fn$In", "org.fat.Main::m", "org.lib.Main"),
+        Language.EXECUTABLE: ("bin/echo",),
+    }
+    absent = {
+        Language.NODEJS: ("other.handler", "lib/inde.x"),
+        Language.JAVA: ("com.acme.Other", "Fn::run"),
+        Language.EXECUTABLE: ("echo", "bin"),
+    }
+    for language, handlers in there.items():
+        assert [missing_handler(language, tmp_path, handler) for handler in handlers] == [""] * len(handlers)
+        assert all(missing_handler(language, tmp_path, handler) for handler in absent[language])
+    make_executable(tmp_path, "bin/echo")
+    assert (tmp_path / "bin" / "echo").stat().st_mode & 0o777 == 0o755
 
 
 # --- hostile archives ---

@@ -59,7 +59,7 @@ def handler(event, context):
                 "function_name": "f",
                 "function_version": "1",
                 "invoked_function_arn": arn("f"),
-                "memory_limit_in_mb": "16",
+                "memory_limit_in_mb": "0",  # none without a container
                 "log_group_name": "/aws/greengrass/Lambda/eu-west-1/123456789012/f",
                 "log_stream_name": "123456789012/g/core",
                 "identity": None,

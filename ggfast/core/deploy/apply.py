@@ -16,6 +16,7 @@ from ggfast.core.device_listener import DeviceListener
 from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
 from ggfast.core.functions.manager import FunctionManager
 from ggfast.core.functions.resources import attach
+from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.errors import DeploymentFailed
@@ -88,9 +89,9 @@ class GroupApplier:
         return problems
 
     def _plan(self, group: Group, function: Function) -> WorkerPlan:
-        if isolation_of(group, function) is Isolation.NO_CONTAINER:
-            detail = f"Function {function.arn}: found IsolationMode=NoContainer, this release runs containers only"
-            raise DeploymentFailed("functions", detail, rolled_back=True)
+        settings = self._config.ggfast
+        hidden = (str(self._config.layout.root), str(self._config.layout.written), *settings.hidden_paths)
+        contained = isolation_of(group, function) is not Isolation.NO_CONTAINER
         identity, user_name = self._identity(group, function)
         return worker_plan(
             function,
@@ -99,6 +100,8 @@ class GroupApplier:
             str(self._config.layout.function(function.arn)),
             code_digest=function.code_digest,
             attachments=attach(group, function, identity.uid, identity.gid, user_name),
+            interpreter=find_interpreter(function, dict(settings.runtimes), hidden if contained else ()),
+            contained=contained,
             log_level=(log_rules(group)[1] or LogRule(Level.FATAL)).level,
         )
 

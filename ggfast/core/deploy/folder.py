@@ -18,7 +18,8 @@ from typing import Final
 
 from ggfast import arns, limits
 from ggfast.core.deploy.store import StagedGroup, load_active
-from ggfast.core.functions.packages import has_module, unpack
+from ggfast.core.functions.handlers import make_executable, missing_handler
+from ggfast.core.functions.packages import unpack
 from ggfast.errors import ConfigError, Problem, StorageFailed
 from ggfast.fields import Problems, parse_json, shown
 from ggfast.group.diff import diff
@@ -26,6 +27,7 @@ from ggfast.group.document import Device, Function, Group
 from ggfast.group.folder import NOT_VALID, ReadGroup, read_folder, version_id
 from ggfast.group.functions import runtime_of
 from ggfast.group.ondisk import write_deployed
+from ggfast.group.runtimes import Language, language_of
 from ggfast.group.validate import GroupRules, validate
 from ggfast.layout import Layout
 
@@ -144,18 +146,18 @@ class _Stager:
         if source is None or not source.exists():
             problems.add(f"{path}.Code", shown(function.code), f"a folder or zip archive in {self.folder}")
             return function
-        python = runtime_of(function).startswith("python")
+        language = language_of(runtime_of(function)) or Language.PYTHON
+        python = language is Language.PYTHON
         try:
             package = unpack(source, target, python=python, owner=self.owner)
         except ConfigError as error:
             for problem in error.problems:
                 problems.add(f"{path}.Code", f"{problem.path}: {problem.found}", problem.expected)
             return function
-        if python and function.handler and not has_module(target, function.handler):
-            module = function.handler.rpartition(".")[0]
-            problems.add(
-                f"{path}.Handler", shown(function.handler), f"a module {module} in the package {function.code}"
-            )
+        if function.handler and (missing := missing_handler(language, target, function.handler)):
+            problems.add(f"{path}.Handler", shown(function.handler), f"{missing} in the package {function.code}")
+        if language is Language.EXECUTABLE:
+            make_executable(target, function.handler)
         notes += [f"{function.arn}: {note}" for note in package.notes]
         return replace(function, code="", code_digest=package.digest, code_bytes=package.size_bytes)
 

@@ -16,12 +16,17 @@ import orjson
 from ggfast import limits
 from ggfast.arns import ROUTER_ARN, SECRETS_ARN, SHADOW_ARN, FunctionArn
 from ggfast.core.functions.resources import Attachments
-from ggfast.group.document import Function
+from ggfast.core.functions.runtimes import RUNTIME_FILES, RUNTIME_MOUNT, Launch, launch_of
+from ggfast.group.document import Encoding, Function
+from ggfast.group.functions import runtime_of
+from ggfast.group.runtimes import Language, language_of
 from ggfast.log import Level
 
 CODE_MOUNT: Final = "/lambda"
 INTERFACE_VERSION: Final = "1.5"  # accepts every published SDK (sdk-contract 3)
 TOKEN_VARIABLE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
+# What a worker without a container has none of.
+_CONTAINER_FIELDS: Final = ("memory_kb", "sysfs", "mounts", "devices", "hostname")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -66,6 +71,7 @@ class WorkerPlan:
     config: Mapping[str, Any]
     code_digest: str = ""
     digest: str = ""
+    adoptable: bool = True  # whether its workers can go on with another daemon
 
     def __post_init__(self) -> None:
         content = [self.pinned, self.timeout_s, self.memory_kb, self.spec, self.config, self.code_digest]
@@ -77,8 +83,13 @@ class WorkerPlan:
         """Function version and plan in 17 characters, as they stand in an instance's name."""
         return f"{hashlib.sha256(self.arn.encode()).hexdigest()[:8]}-{self.digest[:8]}"
 
+    @property
+    def is_launch(self) -> bool:
+        """Whether workers become another program: then the frame is a launch frame."""
+        return "argv" in self.config
+
     def config_frame(self, token: str) -> bytes:
-        """The body of the configuration frame for the worker that gets `token`."""
+        """The body of the configuration or launch frame for the worker that gets `token`."""
         environment = {**self.config["environment"], TOKEN_VARIABLE: token}
         return orjson.dumps({**self.config, "environment": environment})
 
@@ -91,40 +102,45 @@ def worker_plan(
     *,
     code_digest: str = "",
     attachments: Attachments | None = None,
+    interpreter: str = "",
     variables: Mapping[str, str] | None = None,
     log_level: Level = Level.INFO,
     contained: bool = True,
     pids_max: int = limits.WORKER_PIDS_MAX,
     sys_path: Sequence[str] = (),
 ) -> WorkerPlan:
-    """The plan for a Python function whose package is unpacked in `code_dir` (absolute).
+    """The plan for a function whose package is unpacked in `code_dir` (absolute).
 
-    `variables` are the group's environment for all functions, under the function's own. With `contained` False the
-    worker sees its code where it lies instead of at /lambda. `code_digest` tells packages of one ARN apart.
+    `interpreter` runs it (runtimes.find_interpreter); empty: the core's own Python. `variables` are the group's
+    environment for all functions, under the function's own. With `contained` False the worker sees its code where
+    it lies instead of at /lambda, and has no memory limit. `code_digest` tells packages of one ARN apart.
     """
     given = function.configuration
     parts = FunctionArn.parse(function.arn)
     attached = attachments or Attachments()
-    memory_kb = given.memory_kb or limits.FUNCTION_MEMORY_KB_DEFAULT
-    mount = CODE_MOUNT if contained else code_dir
-    config = {
+    memory_kb = (given.memory_kb or limits.FUNCTION_MEMORY_KB_DEFAULT) if contained else 0
+    code = CODE_MOUNT if contained else code_dir
+    config: dict[str, Any] = {
         "arn": function.arn,
         "name": parts.name,
         "version": parts.qualifier,
         "handler": function.handler,
-        "encoding": str(given.encoding),
+        "encoding": str(encoding_of(function)),
         "timeout_s": given.timeout_s,
         "memory_kb": memory_kb,
         "log_level": Level(log_level).name,
         "log_group": f"/aws/greengrass/Lambda/{parts.region}/{parts.account}/{parts.name}",
         "log_stream": f"{facts.account}/{facts.group_id}/{facts.thing_name}",
-        "code_dir": mount,
+        "code_dir": code,
         "sys_path": list(sys_path),
         "environment": function_environment(
             function, facts, {**(variables or {}), **given.variables}, resource_prefix="/" if contained else ""
         ),
     }
-    spec = {
+    launch = launch_of(function, interpreter, memory_kb, code, RUNTIME_MOUNT if contained else str(RUNTIME_FILES))
+    if launch is not None:
+        config = launch_config(config, launch)
+    spec: dict[str, Any] = {
         "code_dir": code_dir,
         "uid": identity.uid,
         "gid": identity.gid,
@@ -140,6 +156,8 @@ def worker_plan(
         "runtime": "python",
         "hostname": _hostname(parts.name),
     }
+    if not contained:
+        spec = {key: value for key, value in spec.items() if key not in _CONTAINER_FIELDS} | {"contained": False}
     return WorkerPlan(
         function.arn,
         parts.name,
@@ -149,7 +167,31 @@ def worker_plan(
         spec,
         config,
         code_digest,
+        adoptable=launch is None or launch.adoptable,
     )
+
+
+def encoding_of(function: Function) -> Encoding:
+    """What the handler gets; executables know bytes only (greengrass-core 17.2)."""
+    is_executable = language_of(runtime_of(function)) is Language.EXECUTABLE
+    return Encoding.BINARY if is_executable else function.configuration.encoding
+
+
+def launch_config(config: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
+    """The launch document of a program: its words, and all that it must know as environment."""
+    environment: dict[str, str] = {**launch.environment, **config["environment"]}
+    for name in launch.environment:
+        if name in config["environment"]:  # the function's own folders come behind ours
+            environment[name] = f"{launch.environment[name]}:{config['environment'][name]}"
+    if launch.python:
+        own = {key: value for key, value in config.items() if key != "environment"}
+        environment["GGFAST_CONFIG"] = orjson.dumps(own).decode()
+    else:
+        environment |= {
+            f"GGFAST_{key.upper()}": str(config[key])
+            for key in ("handler", "timeout_s", "memory_kb", "log_level", "log_group", "log_stream", "code_dir")
+        }
+    return {"argv": list(launch.argv), "environment": environment, "cwd": config["code_dir"], "stdio": launch.stdio}
 
 
 def function_environment(
@@ -158,7 +200,7 @@ def function_environment(
     """The environment without the worker's token. A user's value never replaces a reserved name, except a proxy."""
     reserved = {
         "MY_FUNCTION_ARN": function.arn,
-        "ENCODING_TYPE": str(function.configuration.encoding),
+        "ENCODING_TYPE": str(encoding_of(function)),
         "ROUTER_FUNCTION_ARN": ROUTER_ARN,
         "SHADOW_FUNCTION_ARN": SHADOW_ARN,
         "SECRETS_MANAGER_FUNCTION_ARN": SECRETS_ARN,

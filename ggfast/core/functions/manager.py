@@ -212,7 +212,7 @@ class FunctionManager:
             runner = self._functions.get(plan.arn) if plan else None
             if plan is not None and runner is None:
                 runner = self._add(plan)
-            if plan is None or runner is None or (plan.pinned and runner.workers):
+            if plan is None or runner is None or not plan.adoptable or (plan.pinned and runner.workers):
                 self._log.info("Ending a worker nobody needs.", workerId=instance)
                 self._around.run(self._kill_stranger(instance))
                 continue

@@ -78,15 +78,6 @@ def unpack(source: Path, target: Path, *, python: bool = True, owner: tuple[int,
     return Package(digest, len(files), sum(item.size_bytes for item in files), tuple(notes))
 
 
-def has_module(target: Path, handler: str) -> bool:
-    """Whether the package at `target` holds the module that `handler` (`module.function`) names."""
-    module = handler.rpartition(".")[0].replace(".", "/")
-    parent, name = (target / module).parent, module.rpartition("/")[2]
-    if (parent / name).is_dir() or (parent / f"{name}.py").is_file() or (parent / f"{name}.pyc").is_file():
-        return True
-    return any(path.name.startswith(f"{name}.") for path in parent.glob("*.so"))
-
-
 class _Source:
     """The items of a folder or an archive; the archive stays open while they are read."""
 

@@ -185,7 +185,8 @@ class Worker:
         self._around.log.info("Created worker.", functionArn=self.arn, workerId=self.instance, pid=self.pid)
         if self._link is not None and self.state is WorkerState.STARTING:
             self.state = WorkerState.LOADING
-            self._link.send_config(self.plan.config_frame(self.token))
+            send = self._link.send_launch if self.plan.is_launch else self._link.send_config
+            send(self.plan.config_frame(self.token))
             self._arm(limits.WORKER_SLOW_LOAD_S if self.plan.pinned else self._load_s)
         self._after_start()
 

@@ -60,6 +60,7 @@ class Channel(object):
         self._buffer = _BUFFER
         self._input = bytearray()
         self._config = None
+        self._launch = None
         self._work = deque()
         self._answers = {}
         self._last_call = 0
@@ -76,9 +77,9 @@ class Channel(object):
         return self
 
     def configuration(self):
-        """Wait for the first frame and return its body (JSON bytes)."""
-        self._wait(lambda: self._config is not None)
-        return self._config
+        """Wait for the first frame: (configuration, None) or (None, what to become instead), JSON bytes."""
+        self._wait(lambda: self._config is not None or self._launch is not None)
+        return self._config, self._launch
 
     def initialised(self, ok, text=""):
         """Tell the daemon once that the function can take work, or why it can not."""
@@ -227,6 +228,8 @@ class Channel(object):
             self._stopping = True
         elif kind == 67:  # C
             self._config = body
+        elif kind == 76:  # L
+            self._launch = body
 
     def _switch(self, successor):
         with self._sending:

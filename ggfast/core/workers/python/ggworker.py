@@ -18,6 +18,7 @@ import traceback
 from importlib.machinery import PathFinder
 
 import ggchannel
+import ggexec
 import ggload
 import ggoutput
 import greengrass_common.common_log_appender
@@ -32,6 +33,7 @@ from greengrass_ipc_python_sdk import ipc_client
 STACK_FRAMES_MAX = 50
 ERROR_TEXT_MAX = 8192
 EXIT_INITIALISATION = 1
+CONFIG_VARIABLE = "GGFAST_CONFIG"
 
 ggimage.use_fork_hooks()
 _channel = None  # the worker's, made in the image
@@ -210,12 +212,27 @@ def main():
 
 def _begin(channel):
     """Take the configuration, become the function, say so to the daemon: (runtime, error text or empty)."""
-    config = json.loads(channel.configuration())
+    config = _configuration(channel)
+    if config is None:
+        return None, "it could not become the program of its function"
     output = _enter(config, channel)
     runtime = Runtime(channel, config, output)
     problem = runtime.load()
     channel.initialised(not problem, problem)
     return runtime, problem
+
+
+def _configuration(channel):
+    """What to run here; None when another program should have taken over this process and did not."""
+    if CONFIG_VARIABLE in os.environ:  # an interpreter of its own, started by ggexec.py
+        config = json.loads(os.environ.pop(CONFIG_VARIABLE))
+        config["environment"] = dict(os.environ)
+        return config
+    document, launch = channel.configuration()
+    if launch is None:
+        return json.loads(document)
+    channel.initialised(False, ggexec.become(launch))
+    return None
 
 
 def _reset_signals():

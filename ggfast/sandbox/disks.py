@@ -11,7 +11,8 @@ import os
 import stat
 from typing import Final
 
-from ggfast.sandbox.cgroups import read_text, unescape
+from ggfast.sandbox.cgroups import unescape
+from ggfast.sandbox.controlfiles import read_text
 
 Number = tuple[int, int]
 

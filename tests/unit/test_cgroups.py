@@ -73,9 +73,26 @@ def test_mount_points_with_blanks() -> None:
     assert detect(line, "4:memory:/\n").hierarchies[0].mount == "/my groups"
 
 
-def test_no_memory_controller_is_said_clearly() -> None:
-    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory"):
-        Tree(Layout(()), "x").prepare()
+def test_without_controllers_only_containers_are_refused() -> None:
+    """greengrass-core 17.1: a group whose functions all have NoContainer needs no control groups at all."""
+    tree = Tree(Layout(()), "x")
+    tree.prepare()
+    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory.*NoContainer"):
+        tree.create("contained")
+    group = tree.create_uncontained("free")
+    group.limit(0, 64, None)
+    assert (group.directories, group.oom_event(), group.oom_kills(), group.remove()) == ([], None, 0, True)
+    assert group.statistics().memory_peak_kb == -1
+    with pytest.raises(SandboxFailed, match="no memory controller to limit it with"):
+        group.limit(16_384, 64, None)
+
+
+def test_a_hierarchy_that_is_not_ours_is_a_reason_and_no_end(tmp_path: Path) -> None:
+    tree = Tree(detect(V1, V1_OWN, str(tmp_path / "nowhere")), "core")
+    tree.prepare()
+    assert tree.refusal is not None
+    assert "mkdir" in str(tree.refusal)
+    assert tree.create_uncontained("free").directories == []
 
 
 def fake(tmp_path: Path, kind: str) -> Tree:

@@ -25,6 +25,7 @@ class Zygote:
         self.far: socket.socket | None = None
         self.descriptor = -1
         self.starts = 0
+        self.has_news = False
 
     def spare(self, serial: int, plan: bytes, descriptor: int) -> None:
         self.far = socket.socket(fileno=socket.dup(descriptor))
@@ -44,6 +45,7 @@ class Zygote:
 
 
 class Group:
+    instance = "spare"
     join_first = ("/nowhere/cgroup.procs",)
 
     def remove(self) -> bool:
@@ -116,6 +118,8 @@ class Box:
             "",
             Tree(),  # type: ignore[arg-type]
             object(),  # type: ignore[arg-type]
+            host_mounts=None,
+            refusal=None,
             send=self._send,
             watch=_nothing,
             unwatch=_nothing,
@@ -126,7 +130,8 @@ class Box:
         self.sent.append(message)
 
     def worker(self, instance: str, serial: int, pid: int) -> Worker:
-        made = Worker(instance, None, serial, pid, Group(), (), -1, -1, -1, -1, None, serial)  # type: ignore[arg-type]
+        spec: Any = type("Spec", (), {"contained": True})
+        made = Worker(instance, spec, serial, pid, Group(), (), -1, -1, -1, -1, None, serial)  # type: ignore[arg-type]
         self.spawner.workers[instance] = made
         return made
 

@@ -153,7 +153,6 @@ def worker_plan(
             for mount in attached.mounts
         ],
         "devices": [{"path": device.path, "access": device.access} for device in attached.devices],
-        "runtime": "python",
         "hostname": _hostname(parts.name),
     }
     if not contained:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox.controlfiles import read_text, write_text
 from ggfast.sandbox.devices import DeviceRule, device_program
-from ggfast.sandbox.sweeping import kill_members, sweep
 
 PREFIX: Final = "ggfast-"
 CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct", "devices")
@@ -59,6 +58,28 @@ class Layout:
         if versions == {1}:
             return "hybrid" if self.unified else "v1"
         return "v2" if versions == {2} else "hybrid" if versions else "none"
+
+
+def read_text(path: str, maximum: int = 1 << 20) -> str:
+    """A small file of /proc or a cgroup; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while maximum > 0 and (part := os.read(fd, min(maximum, 65536))):
+            parts.append(part)
+            maximum -= len(part)
+        return b"".join(parts).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
+
+
+def write_text(path: str, text: str) -> None:
+    """One write(2) to a control file; raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def unescape(path: str) -> str:
@@ -127,7 +148,12 @@ class Group:
     __slots__ = ("_directories", "_others", "_sweeps", "instance", "memory_limit_kb")
 
     def __init__(
-        self, instance: str, directories: dict[str, tuple[int, str]], others: Sequence[str] = (), *, sweeps: bool = False
+        self,
+        instance: str,
+        directories: dict[str, tuple[int, str]],
+        others: Sequence[str] = (),
+        *,
+        sweeps: bool = False,
     ) -> None:
         self.instance = instance
         self.memory_limit_kb = 0
@@ -350,13 +376,6 @@ class Tree:
                 raise
         return group
 
-    def sweep(self) -> int:
-        """Kill and remove what an earlier supervisor of this name left, wherever it is; blocks up to ~1 s.
-
-        The number of directories that could not be removed.
-        """
-        return sweep((hierarchy.mount for hierarchy in self.layout.hierarchies), self.name)
-
     def close(self) -> None:
         """Remove the empty subtree at an orderly end."""
         for path in self.tops:
@@ -391,6 +410,21 @@ def attach_devices(directory: str, rules: Sequence[DeviceRule]) -> None:
         for number in (fd, program):
             if number >= 0:
                 os.close(number)
+
+
+def kill_members(directory: str) -> None:
+    """SIGKILL to every process of a group; at once on v2 from Linux 5.14 on, one by one otherwise. Never raises."""
+    try:
+        write_text(directory + "/cgroup.kill", "1")
+        return
+    except OSError:
+        pass
+    try:
+        for pid in read_text(directory + "/cgroup.procs").split():
+            if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace
+                os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass  # gone between reading and killing: the next round sees what is left
 
 
 def _make(path: str) -> None:

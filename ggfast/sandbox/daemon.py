@@ -16,7 +16,7 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.sandbox import privileges
-from ggfast.sandbox.controlfiles import write_text
+from ggfast.sandbox.cgroups import write_text
 
 CLONE_NEWNS: Final = 0x20000
 

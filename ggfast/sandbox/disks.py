@@ -11,8 +11,7 @@ import os
 import stat
 from typing import Final
 
-from ggfast.sandbox.cgroups import unescape
-from ggfast.sandbox.controlfiles import read_text
+from ggfast.sandbox.cgroups import read_text, unescape
 
 Number = tuple[int, int]
 

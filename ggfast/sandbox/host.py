@@ -10,8 +10,7 @@ from typing import Final
 
 from ggfast._ext import kernel
 from ggfast.sandbox import ladder, seccomp, uncontained
-from ggfast.sandbox.cgroups import unescape
-from ggfast.sandbox.controlfiles import read_text
+from ggfast.sandbox.cgroups import read_text, unescape
 from ggfast.sandbox.disks import disk_majors, raw_driver
 from ggfast.sandbox.paths import below_any
 

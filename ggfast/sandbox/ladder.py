@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ggfast._ext import kernel
-from ggfast.sandbox.cgroups import Layout
-from ggfast.sandbox.controlfiles import read_text
+from ggfast.sandbox.cgroups import Layout, read_text
 from ggfast.sandbox.devices import ALWAYS, device_program
 
 LANDLOCK_SCOPES_ABI: Final = 6
@@ -84,10 +83,12 @@ LADDER: Final = {
             "Use a newer kernel, or cgroup v1.",
         ),
         Feature(
-            "cgroup.kill", "Linux 5.14 on cgroup v2", "none: left-over processes are ended one by one", "Nothing to do.",
+            "cgroup.kill", "Linux 5.14 on cgroup v2", "none: left-over processes are ended one by one",
+            "Nothing to do.",
         ),
         Feature(
-            "cgroup namespaces", "Linux 4.6", "functions see the path of their control group, no more", "Nothing to do.",
+            "cgroup namespaces", "Linux 4.6", "functions see the path of their control group, no more",
+            "Nothing to do.",
         ),
         Feature(
             "overlay root", "Linux 4.4 with CONFIG_TMPFS_XATTR",

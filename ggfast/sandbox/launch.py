@@ -27,9 +27,9 @@ from typing import Any, Final, NoReturn
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox import accounts, crashlog, ladder, paths, privileges
-from ggfast.sandbox.cgroups import this_layout, unescape
-from ggfast.sandbox.controlfiles import read_text
+from ggfast.sandbox import crashlog, ladder, paths, privileges
+from ggfast.sandbox.cgroups import read_text, this_layout, unescape
+from ggfast.sandbox.groups import denied_groups
 
 AT_RECURSIVE, MOUNT_ATTR_RDONLY = 0x8000, 1
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -150,7 +150,7 @@ def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
     document: dict[str, Any] = asdict(spec)
     document["policy"] = {
         **spec.policy,
-        "denied_gids": sorted({*accounts.denied_groups(), *spec.policy.get("denied_gids", ())}),
+        "denied_gids": sorted({*denied_groups(), *spec.policy.get("denied_gids", ())}),
     }
     warnings = document["warnings"] = []
     os.makedirs(spec.state_dir, mode=0o755, exist_ok=True)

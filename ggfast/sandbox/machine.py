@@ -11,6 +11,7 @@ from ggfast.errors import SandboxFailed
 from ggfast.sandbox import ladder, plan, trial
 from ggfast.sandbox.cgroups import Layout, Tree, this_layout
 from ggfast.sandbox.host import Host, examine
+from ggfast.sandbox.sweeping import sweep
 
 CONTROL_GROUPS: Final = "control groups"
 
@@ -30,7 +31,7 @@ class Machine:
             raise SandboxFailed("launch", errno.EINVAL, f"without: found {unknown}, expected names of ladder.LADDER")
         self.tree = Tree(_layout(without), str(spec["name"]))
         self.lines = []
-        if left := self.tree.sweep():
+        if left := sweep((hierarchy.mount for hierarchy in this_layout().hierarchies), self.tree.name):
             self.lines.append(f"cgroups: {left} directories of an earlier run cannot be removed")
         self.tree.prepare()
         problems = ladder.other_problems() | ladder.group_problems(self.tree.layout, self.tree.tops)

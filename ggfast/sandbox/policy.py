@@ -122,7 +122,9 @@ class Policy:
         for name in ("hidden", "denied_sources"):
             known[name] = tuple(dict.fromkeys(real for path in known[name] for real in _real_names(path)))
         for name in ("denied_uids", "denied_gids"):
-            known[name] = frozenset(_number(entry, f"policy.{name}", 0, limits.UID_MAX) for entry in known.get(name, ()))
+            known[name] = frozenset(
+                _number(entry, f"policy.{name}", 0, limits.UID_MAX) for entry in known.get(name, ())
+            )
         return cls(**known)
 
     def validate(self, document: object) -> WorkerSpec:
@@ -171,7 +173,7 @@ class Policy:
                 hint='Set runtime.allowFunctionsToRunAsRoot to "yes" in config.json if root is meant.',
             )
         if spec.uid and (not _allowed(spec.uid, self.uids) or spec.uid in self.denied_uids):
-            text = f"spec.uid: found {spec.uid}, expected one of {_show(self.uids)}, and no account that is as good as root"
+            text = f"spec.uid: found {spec.uid}, expected one of {_show(self.uids)}, not one as good as root"
             raise refuse(text, hint="Name it in ggfast.runAsUids in config.json if it is meant.")
         for gid in (spec.gid, *spec.groups):
             if gid and not _allowed(gid, self.gids):

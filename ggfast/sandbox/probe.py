@@ -16,8 +16,7 @@ from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox import plan as plans
 from ggfast.sandbox import privileges, seccomp, trial
-from ggfast.sandbox.cgroups import Layout, this_layout
-from ggfast.sandbox.controlfiles import read_text
+from ggfast.sandbox.cgroups import Layout, read_text, this_layout
 from ggfast.sandbox.devices import ALWAYS, device_program
 
 KERNEL_ADVICE = "Use a kernel with this feature; without it functions can only run with NoContainer."

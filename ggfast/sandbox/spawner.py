@@ -287,10 +287,11 @@ class Spawner:
 
     def _check_name(self, instance: str) -> None:
         """The group of an earlier worker of this name would be removed with the new one in it."""
-        if any(group.instance == instance for group in self.unremoved) and not self.remove_groups():
-            if any(group.instance == instance for group in self.unremoved):
-                text = f"instance {instance}: found processes of an earlier one, expected a new name"
-                raise SandboxFailed("instance", errno.EBUSY, text)
+        if any(group.instance == instance for group in self.unremoved):
+            self.remove_groups()
+        if any(group.instance == instance for group in self.unremoved):
+            text = f"instance {instance}: found processes of an earlier one, expected a new name"
+            raise SandboxFailed("instance", errno.EBUSY, text)
 
     def _check_rate(self) -> None:
         policy, now = self._policy, self._clock()
@@ -399,7 +400,8 @@ class Spawner:
         if worker.error_pipe < 0 < worker.pid and worker.last_record and worker.last_record[0] == kernel.DONE:
             worker.started = True
             self._send(
-                {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.number}, worker.descriptors
+                {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.number},
+                worker.descriptors,
             )
 
     def _read_zygote(self) -> None:
@@ -487,7 +489,6 @@ class Spawner:
                 self._signal(worker, int(signal.SIGKILL))
         except SandboxFailed:
             pass  # no zygote: its death has killed the worker
-
 
     def _signal(self, worker: Worker, number: int) -> None:
         """A keeper passes signals on; SIGKILL it could not, so it is told in its own way."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator
 
 from ggfast import limits
-from ggfast.sandbox.controlfiles import read_text, write_text
+from ggfast.sandbox.cgroups import kill_members
 
 
 def sweep(mounts: Iterable[str], name: str) -> int:
@@ -52,18 +51,3 @@ def clear(top: str) -> int:
             return 0
         time.sleep(0.001 if attempt < 50 else 0.02)
     return left
-
-
-def kill_members(directory: str) -> None:
-    """SIGKILL to every process of a group; at once on v2 from Linux 5.14 on, one by one otherwise. Never raises."""
-    try:
-        write_text(directory + "/cgroup.kill", "1")
-        return
-    except OSError:
-        pass
-    try:
-        for pid in read_text(directory + "/cgroup.procs").split():
-            if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace
-                os.kill(int(pid), signal.SIGKILL)
-    except OSError:
-        pass  # gone between reading and killing: the next round sees what is left

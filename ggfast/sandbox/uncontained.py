@@ -21,6 +21,8 @@ from typing import Final
 from ggfast import limits
 from ggfast.sandbox.seccomp import (
     ABSENT,
+    ALLOW,
+    ARCHITECTURES,
     AUDIT_ARCH,
     CEILING,
     ENOSYS,
@@ -33,8 +35,6 @@ from ggfast.sandbox.seccomp import (
     KILL,
     LD,
     REFUSED,
-    ALLOW,
-    ARCHITECTURES,
     Block,
     argument,
     ceiling,

@@ -20,9 +20,6 @@ from ggfast.errors import SandboxFailed
 from ggfast.sandbox import host, plan, trial
 from ggfast.sandbox.cgroups import attach_devices, this_layout
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
-from ggfast.sandbox.paths import Found
-from ggfast.sandbox.policy import Policy
-from ggfast.sandbox.users import ensure_users
 
 pytestmark = pytest.mark.root
 

@@ -13,6 +13,7 @@ from ggfast.errors import SandboxFailed
 from ggfast.sandbox import cgroups
 from ggfast.sandbox.cgroups import Group, Layout, Tree, detect
 from ggfast.sandbox.devices import ALWAYS, DeviceRule, device_program
+from ggfast.sandbox.sweeping import sweep
 
 V1 = """\
 31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -199,7 +200,7 @@ def test_remove_and_sweep(tmp_path: Path) -> None:
     elsewhere.mkdir(parents=True)
     unrelated = tmp_path / "sys/fs/cgroup/memory/other/ggfast-corex"
     unrelated.mkdir()
-    assert tree.sweep() == 0
+    assert sweep([hierarchy.mount for hierarchy in tree.layout.hierarchies], tree.name) == 0
     assert not elsewhere.parent.exists()
     assert unrelated.exists()
 

@@ -139,7 +139,12 @@ def test_without_a_container_there_is_nothing_of_one(fields: dict[str, Any]) -> 
 
 def test_accounts_that_are_as_good_as_root_are_told_what_to_change() -> None:
     policy = Policy.from_json(
-        {"uids": [[1, 4000]], "denied_uids": [1000], "gids": [995], "code_prefixes": ["/greengrass/ggc/deployment/lambda"]}
+        {
+            "uids": [[1, 4000]],
+            "denied_uids": [1000],
+            "gids": [995],
+            "code_prefixes": ["/greengrass/ggc/deployment/lambda"],
+        }
     )
     assert "ggfast.runAsUids" in refused(request(uid=1000), policy)
     assert policy.validate(request(uid=1001)).uid == 1001
@@ -207,7 +212,14 @@ def test_instance_names(name: object) -> None:
 
 
 def test_policy_of_root_is_checked_too() -> None:
-    for wrong in ({"uids": [-1]}, {"uids": ["0"]}, {"uids": [[1, 2, 3]]}, {"denied_uids": ["x"]}, {"hidden": ["x"]}, {"surprise": 1}):
+    for wrong in (
+        {"uids": [-1]},
+        {"uids": ["0"]},
+        {"uids": [[1, 2, 3]]},
+        {"denied_uids": ["x"]},
+        {"hidden": ["x"]},
+        {"surprise": 1},
+    ):
         with pytest.raises(SandboxFailed, match="policy"):
             Policy.from_json(wrong)
 

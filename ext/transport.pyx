@@ -240,10 +240,15 @@ cdef class Transport(Wire):
         """Parked reading goes on: what came meanwhile is there at once."""
         if not self.paused and not self.closing and not self.watched:
             self.watch()
-            try:
-                self.receive()
-            except Exception as error:
-                self.broke(error, "what a connection received could not be handled")
+            self.readable()
+
+    cdef int readable(self) except -1:
+        """Read once; what the protocol raises ends the connection."""
+        try:
+            self.receive()
+        except Exception as error:
+            self.broke(error, "what a connection received could not be handled")
+        return 0
 
     cdef int deliver(self, const uint8_t* data, Py_ssize_t count) except -1:
         if self.session is not None:
@@ -284,7 +289,7 @@ cdef class Transport(Wire):
             return
         self.forget()
         self.watch()
-        Watch(self)()
+        self.readable()  # not through a Watch: its end would count as one more dropped by the loop
 
     cdef int end_of_input(self) except -1:
         """The peer sends nothing more: for MQTT the connection is over, but for what is still on its way out."""

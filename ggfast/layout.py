@@ -106,6 +106,16 @@ class Layout:
         """The unpacked package of the function version `arn`."""
         return self.functions / arn
 
+    @property
+    def models(self) -> Path:
+        """Unpacked machine-learning models, named by their content; see core/functions/models.py."""
+        return self.deployment / "models"
+
+    @property
+    def model_links(self) -> Path:
+        """For functions without a container: directories of links that look like their models' destinations."""
+        return self.deployment / "links"
+
     def certificate(self, certificate_id: str) -> Path:
         """A device's certificate in PEM form."""
         return self.group / "certificates" / f"{certificate_id}.pem"
@@ -153,6 +163,11 @@ class Layout:
         return self.written / "var" / "state"
 
     @property
+    def token_key(self) -> Path:
+        """What functions' tokens are made with; the daemon's own."""
+        return self.state / "token.key"
+
+    @property
     def control_socket(self) -> Path:
         """Where the command line talks to the running core; in a directory of root, so that nobody can swap it."""
         return self.written / "socket" / "control.sock"
@@ -170,5 +185,5 @@ class Layout:
     @property
     def written_directories(self) -> tuple[Path, ...]:
         """The directories the daemon writes into, parents first."""
-        own = (self.deployment, self.group, self.functions, self.staging)
+        own = (self.deployment, self.group, self.functions, self.models, self.model_links, self.staging)
         return (self.written, *own, self.logs, self.system_logs, self.user_logs, self.state, self.server_key.parent)

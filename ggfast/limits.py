@@ -28,6 +28,8 @@ ENTITY_ID_CHARACTERS_MAX: Final = 128
 # --- cloud spool (greengrass-core 5.7) ------------------------------------------------------------------
 SPOOL_BYTES_DEFAULT: Final = 2_621_440
 SPOOL_BYTES_MIN: Final = 262_144
+SPOOL_LISTING_MAX: Final = 100  # messages shown at once to a person
+SPOOL_LISTING_BYTES_MAX: Final = 1 * MIB  # their payloads together: one line of a control answer
 SPOOL_RECORD_OVERHEAD_BYTES: Final = 192  # the Python objects that hold one message; keeps the bound honest in memory
 
 # --- functions (greengrass-core 6, 16) ------------------------------------------------------------------
@@ -100,12 +102,46 @@ WORKER_BACKOFF_S_MAX: Final = 60.0  # greengrass-core 6.1: 1, 2, 4 ... 60 s
 WORKER_HEALTHY_S: Final = 60.0  # alive this long: the next death starts the back-off anew
 WORKER_RESTART_GRACE_S: Final = 10.0  # added to Timeout for a worker that was busy when the daemon was replaced
 NODE_SMALL_MEMORY_KB: Final = 32_768  # up to this limit V8 gives up speed for memory (sandbox 9)
+JAVA_SMALL_MEMORY_KB: Final = 65_536  # up to this limit small thread stacks and a small code cache (sandbox 9)
+JAVA_HEAP_KB_MIN: Final = 2_560  # a JVM starts and runs a handler with it; below it says that there is no room
+JAVA_OUTSIDE_HEAP_KB: Final = 32_768  # classes, compiled code, threads of a function with an SDK and a JSON mapper
+JAVA_ARCHIVE_S: Final = 120.0  # each of the JVM's three runs that make and try an archive; ten times a slow ARMv7's
+JAVA_ARCHIVE_HEAP_MB: Final = 64  # for making an archive: class data lies outside, so this is ample
+JAVA_ARCHIVES_MAX: Final = 4  # kept in the cache, 8 to 12 MB each: two JVMs, before and after an update
+SPAWN_PATIENCE_S: Final = 15.0  # SANDBOX_INSTANCES_MAX of them in the pace that the spawner takes, with room
 WORKER_PIDS_MAX: Final = 64  # processes and threads of one function; enough for thread pools, not for a fork bomb
 LOG_PIPE_LINE_BYTES_MAX: Final = 64 * KIB  # longer ones are cut; the log writes far shorter lines
 LOG_PIPE_BYTES_PER_S: Final = 1 * MIB  # read and written; at the full rate a small board spends its time on lines
 LOG_PIPE_DISCARD_BYTES_PER_S: Final = 16 * MIB  # read and thrown away; beyond it the function waits in its print
 LATENCY_SAMPLES_MAX: Final = 512  # of which `status` gives the percentiles; 2 KiB a function
 COMPLAINT_S: Final = 60.0  # the same complaint about one function is written once in this time and counted
+
+# --- HTTP interface of functions (sdk-contract 2) ---------------------------------------------------------
+HTTP_HEAD_BYTES_MAX: Final = 16 * KIB  # target and headers; Lambda's client context has 3,583 bytes at most
+HTTP_HEADERS_MAX: Final = 64  # an SDK sends ten
+HTTP_PIPELINED_MAX: Final = 16  # requests that wait on one connection; no known client sends a second one
+HTTP_REQUEST_S: Final = 20.0  # from the first byte of a request to its last, on the same machine
+HTTP_IDLE_S: Final = 75.0  # between two requests; clients that keep connections open retry when one has ended
+HTTP_WRITE_S: Final = 20.0  # for a client to take an answer
+HTTP_LINGER_S: Final = 1.0  # for a client to stop sending after an answer that ends the connection
+HTTP_LINGER_BYTES: Final = 4 * MIB  # read and thrown away meanwhile
+HTTP_DISCARD_BYTES: Final = 64 * KIB  # of an unwanted body, read for the sake of the next request; with more the connection ends
+HTTP_SWEEP_S: Final = 0.5  # between two looks for connections whose time is over
+HTTP_CONNECTIONS_MAX: Final = 512  # of all functions; some 3 KB each
+HTTP_STRANGERS_MAX: Final = 64  # connections that have shown no token yet; the oldest makes room
+HTTP_WORKER_CONNECTIONS_MAX: Final = 80  # WORKER_CALLS_MAX waiting for results, and some that ask for work
+HTTP_WORKER_BODIES_BYTES_MAX: Final = 1 * MIB + 256 * KIB  # arriving for one worker: the largest result, and some more
+HTTP_REFUSAL_DELAY_S: Final = 0.2  # before a 401: with HTTP_STRANGERS_MAX some 300 guesses a second of 2^256
+HTTP_SHARE: Final = 0.25  # of the time, for the requests of one worker; the same for accepting connections
+HTTP_BURST_S: Final = 0.05  # of that at once
+HTTP_PAUSE_S: Final = 0.01  # not reading from who has used it up
+HTTP_RESULTS_MAX: Final = 64  # of one worker, finished and not fetched; the oldest makes room
+HTTP_RESULTS_BYTES_MAX: Final = 2 * MIB  # the same in bytes: two of the largest
+HTTP_RESULT_S: Final = 60.0  # a result nobody has fetched by then is nobody's
+HTTP_WORK_REQUESTS_MAX: Final = 8  # one worker's waiting for its next work; there is one piece of work at a time
+HTTP_LOG_BYTES_MAX: Final = 256 * KIB  # one log request; old clients send a line at a time
+HTTP_LOG_EVENTS_MAX: Final = 1_000  # lines of one log request
+HTTP_CREDENTIALS_S: Final = 10.0  # SDKs give up after some seconds themselves
 
 # --- sandbox: the spawner, its channel and what a worker's container may take (sandbox.md 3, 4, 12) -----
 CHANNEL_PACKET_BYTES_MAX: Final = 64 * KIB  # one request, answer or event; a SEQPACKET never arrives in parts
@@ -150,6 +186,10 @@ PACKAGE_NAME_PART_BYTES_MAX: Final = 240  # NAME_MAX is 255; the compiler's temp
 PACKAGE_SPARE_BYTES: Final = 2 * MIB  # stay away from a full disk: logs and state need room
 PACKAGE_COMPILE_BYTES_MAX: Final = MIB  # larger sources are tables, and compile slowly
 PACKAGE_FAULTS_MAX: Final = 20  # findings reported of one package
+MODEL_ARCHIVE_BYTES_MAX: Final = 1024 * MIB  # VGG-16, the largest of the classic networks, is 528 MB
+MODEL_BYTES_MAX: Final = 1024 * MIB  # weights hardly pack; a small board's card has 2 to 4 GB in all
+MODEL_HEADERS_BYTES_MAX: Final = 64 * MIB  # tar headers and padding: 20,000 entries of three blocks, with room
+MODEL_EXTENSION_BYTES_MAX: Final = 64 * KIB  # one extended tar header: a long name, and attributes nobody reads
 CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock is noticed; one small file read each time
 
 # --- broker and router ----------------------------------------------------------------------------------
@@ -210,6 +250,15 @@ TLS_HANDSHAKE_BYTES_MAX: Final = 24 * KIB  # from the client: its chain, and a h
 TLS_CLIENT_CHAIN_BYTES_MAX: Final = 16 * KIB  # what a client may show of itself; OpenSSL's default is 100 KiB
 TLS_ANSWER_S: Final = 3.0  # what a client may take for its next flight while others wait; RSA on a microcontroller
 TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
+
+# --- looking at functions from the command line ----------------------------------------------------------
+INVOKE_WAIT_S: Final = 60.0  # what `invoke` waits for a result when the user does not say
+INVOKE_PAYLOAD_READ_MAX: Final = 512 * KIB  # more than any profile lets through: the core says what its limit is
+LOG_LINES_SHOWN: Final = 50  # what `logs` shows of the past: a screen
+LOG_FOLLOW_S: Final = 0.2  # between two looks of `logs -f`: live to the eye, nothing to the machine
+LOG_READ_CHARACTERS: Final = 64 * KIB
+TRY_START_S: Final = 70.0  # a slow board makes its CA meanwhile; what V1's start waited for its daemon
+TRY_MEMORY_KB: Final = 131_072  # when the user names no limit: Lambda's smallest, enough for every runtime
 
 # --- demo -----------------------------------------------------------------------------------------------
 DEMO_START_TIMEOUT_S: Final = 70.0  # what V1's start waited for its daemon; a slow board makes its CA meanwhile

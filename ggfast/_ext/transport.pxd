@@ -52,6 +52,7 @@ cdef class Transport(Wire):
     cdef int finish(self, object error) except -1
     cdef int say_lost(self, object error) except -1
     cdef int broke(self, object error, str what) except -1
+    cdef int readable(self) except -1
     cdef int unobserved(self) except -1
     cdef int forget(self) except -1
     cdef void release(self) noexcept

@@ -17,6 +17,7 @@ import ggfast
 from ggfast import limits
 from ggfast.cli.checks import Accounts
 from ggfast.config import Config
+from ggfast.core.functions.resources import mount_policy
 from ggfast.errors import OperatingError
 from ggfast.sandbox.accounts import powerful_accounts
 from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec
@@ -44,6 +45,7 @@ def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
         ),
         listeners={
             "mqtt": listen_tcp(config.ggfast.mqtt_host, config.core_thing.gg_mqtt_port).detach(),
+            **{name: sock.detach() for name, sock in listen_functions(config.core_thing.gg_daemon_port).items()},
             "control": listen_unix(layout.control_socket).detach(),
         },
         pid_file=str(layout.pid_file),
@@ -71,8 +73,7 @@ def policy(config: Config, accounts: Accounts) -> dict[str, object]:
         "gids": _without(1, ID_MAX, accounts.daemon_gid),
         "allow_root": config.runtime.allow_functions_to_run_as_root,
         "code_prefixes": [str(layout.functions)],
-        "hidden": [str(layout.root), str(layout.written), *config.ggfast.hidden_paths],
-        "denied_sources": [str(layout.root), str(layout.written)],
+        **mount_policy(config),
     }
 
 
@@ -81,7 +82,27 @@ def root_name(root: Path) -> str:
     return hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
+def listen_functions(port: int) -> dict[str, socket.socket]:
+    """The functions' HTTP interface at what they call localhost: 127.0.0.1, and ::1 where the name means that too.
+
+    Raises OperatingError for a port in use.
+    """
+    setting = "coreThing.ggDaemonPort"
+    found = {"functions": listen_tcp("127.0.0.1", port, setting)}
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM)}
+        if "::1" in addresses:
+            found["functions6"] = listen_tcp("::1", port, setting)
+    except OperatingError as error:
+        if getattr(error.__cause__, "errno", 0) == errno.EADDRINUSE:  # functions would tell their tokens to a stranger
+            found["functions"].close()
+            raise
+    except OSError:
+        pass  # no name service: clients that ask for localhost get no further than we did
+    return found
+
+
+def listen_tcp(host: str, port: int, setting: str = "coreThing.ggMqttPort") -> socket.socket:
     """A listening socket; raises OperatingError naming the address and what is wrong with it."""
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
@@ -98,7 +119,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         sock.listen(limits.LISTEN_BACKLOG)
     except OSError as error:
         sock.close()
-        hint = "Stop what listens there, or set coreThing.ggMqttPort." if error.errno == errno.EADDRINUSE else ""
+        hint = f"Stop what listens there, or set {setting}." if error.errno == errno.EADDRINUSE else ""
         raise OperatingError(f"cannot listen on {host} port {port}: {error.strerror}.", hint=hint) from error
     return sock
 

@@ -4,6 +4,7 @@ counters, logs                       first, everything reports to them
 table (router), spool                where messages go
 broker, identity, device listener    devices
 function manager                     functions, through the spawner's channel
+HTTP interface                       the same functions' requests over TCP
 deployment agent                     brings up what is on disk, then what is deployed
 control socket                       the command line
 """
@@ -23,13 +24,17 @@ from ggfast._ext.routes import Router
 from ggfast.arns import CLOUD, SHADOW_SERVICE, FunctionArn, ThingArn
 from ggfast.clock import Clock, SystemClock
 from ggfast.config import Config
-from ggfast.core.control import ControlServer
+from ggfast.core.control import ControlServer, Verb
 from ggfast.core.deploy.agent import DeploymentAgent
 from ggfast.core.deploy.apply import GroupApplier, Parts
 from ggfast.core.deploy.store import Store
 from ggfast.core.device_listener import DeviceListener
+from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.core.functions.calls import MessageLimits
+from ggfast.core.functions.ipc_http import HttpInterface
 from ggfast.core.functions.manager import FunctionManager, ManagerSettings
+from ggfast.core.functions.starts import PacedChannel
+from ggfast.core.functions.tokens import load_key
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.counters import Counters
@@ -91,7 +96,7 @@ class Core:
         self.channel = SpawnerChannel(loop, channel, self._spawner_event)
         self.functions = FunctionManager(
             loop,
-            self.channel,
+            PacedChannel(self.channel, self._clock),
             self.table,
             self.counters,
             self.log,
@@ -101,7 +106,11 @@ class Core:
                 work_items_max=config.runtime.work_items_max,
                 concurrent_max=config.runtime.concurrent_max,
                 message_limits=_message_limits(config),
+                token_key=load_key(layout.token_key, self.log),
             ),
+        )
+        self.http = HttpInterface(
+            loop, self.functions, self._function_log, _message_limits(config), self.counters, self.log
         )
 
         self.applier = GroupApplier(
@@ -110,7 +119,9 @@ class Core:
             function_ids,
         )
         self.agent = DeploymentAgent(Store(layout, fsync=config.ggfast.fsync), self.applier, self.functions, self.log)
-        self.control = ControlServer(self.log, {"status": self._status, "activate": self._activate})
+        self.control = ControlServer(
+            self.log, {"status": self._status, "activate": self._activate, **self._function_verbs()}
+        )
 
     async def run(self) -> None:
         """Start, serve until the supervisor or a signal says stop, stop."""
@@ -128,6 +139,9 @@ class Core:
         for warning in self._config.warnings:
             self.log.warn("Configuration.", detail=warning)
         await self.agent.start()
+        self.http.serve(self._listener("functions"))  # now every running worker's token is known
+        if "functions6" in self._listeners:
+            self.http.serve(self._listener("functions6"))
         await self.listener.start(self._device_certificates())
         await self.control.serve(self._listener("control"))
         await self.channel.ready()
@@ -139,6 +153,7 @@ class Core:
         await self.control.close()
         await self.listener.stop()
         await self.functions.stop()
+        self.http.close()
         self.broker.close()
         self.log.info("Stopped.")
         self.logs.close()
@@ -180,6 +195,10 @@ class Core:
         return [layout.certificate(device.certificate_id) for device in self.applier.current.devices]
 
     # --- control verbs ------------------------------------------------------------------------------------
+
+    def _function_verbs(self) -> dict[str, Verb]:
+        verbs = FunctionVerbs(self.functions, self.spool)
+        return {"functions": verbs.functions, "invoke": verbs.invoke, "spool": verbs.spool}
 
     async def _activate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request.get("staging")

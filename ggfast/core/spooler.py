@@ -7,6 +7,7 @@ the daemon. It is a router sink, so a message enters it without a second copy of
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import NamedTuple
 
 from ggfast import limits
@@ -75,6 +76,17 @@ class MemorySpool:
         self._bytes += cost
         self._counters.add("spool.accepted")
         return True
+
+    def oldest(self, count: int) -> list[SpooledMessage]:
+        """The first messages, which stay: at most `count`, and no more than SPOOL_LISTING_BYTES_MAX of payload."""
+        found = []
+        room = limits.SPOOL_LISTING_BYTES_MAX
+        for message in islice(self._messages, count):
+            room -= len(message.payload)
+            if room < 0:
+                break
+            found.append(message)
+        return found
 
     def peek(self) -> SpooledMessage | None:
         """The oldest message, which stays until `drop_oldest` (after the cloud acknowledged it)."""

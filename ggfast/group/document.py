@@ -191,21 +191,26 @@ class ModelOwner:
 
 @dataclass(frozen=True, slots=True)
 class S3Model:
-    """A machine-learning model in a bucket."""
+    """A machine-learning model in a bucket. `archive` is the folder form's path of the .zip or .tar.gz that stands for
+    the download, empty once deployed; `digest`, the archive's SHA-256 in hex, is empty before staging."""
 
     destination_path: str
     s3_uri: str
     owner: ModelOwner | None = None
+    archive: str = ""
+    digest: str = ""
     type: str = field(default="ML_Model.S3_Object", init=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SageMakerModel:
-    """A machine-learning model made by a training job."""
+    """A machine-learning model made by a training job; `archive` and `digest` as in S3Model."""
 
     destination_path: str
     job_arn: str
     owner: ModelOwner | None = None
+    archive: str = ""
+    digest: str = ""
     type: str = field(default="ML_Model.SageMaker.Job", init=False)
 
 

@@ -196,6 +196,8 @@ def _resource(resource: Resource) -> Json:
     else:
         content = {"DestinationPath": data.destination_path}
         content |= {"S3Uri": data.s3_uri} if isinstance(data, S3Model) else {"SageMakerJobArn": data.job_arn}
+        if data.digest:
+            content["ArchiveSha256"] = data.digest
         if data.owner is not None:
             content["OwnerSetting"] = _model_owner(data.owner)
     return {"Id": resource.id, "Name": resource.name, "Type": data.type, "Data": content}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from ggfast import limits
 from ggfast.fields import Fields, shown
 from ggfast.group.document import (
     GroupOwnerSetting,
@@ -25,14 +26,17 @@ from ggfast.group.document import (
     Secret,
 )
 from ggfast.group.entities import read_id
+from ggfast.sandbox.paths import below_any
+from ggfast.sandbox.policy import PROC_DENIED, SOURCES_DENIED
 
 _LABELS_MAX: Final = 20  # staging labels a secret may have
 _ABSOLUTE: Final = re.compile(r"/|(/[^/\0]+)+/?")
 _SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@!-]{1,512}", re.ASCII)
 _S3_URI: Final = re.compile(r"(s3://|https://s3[.-]).{1,1024}")
 _JOB_ARN: Final = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:training-job/[A-Za-z0-9-]{1,63}")
-# Where a volume would cover what the container itself needs.
-_TAKEN_DESTINATIONS: Final = ("/proc", "/sys", "/dev", "/lambda")
+_MODEL_DIGEST: Final = re.compile(r"[0-9a-f]{64}|")
+# Where a volume or model would cover what the container itself needs.
+_TAKEN_DESTINATIONS: Final = ("/proc", "/sys", "/dev", "/lambda", "/runtime")
 
 
 def under(path: str, directory: str) -> bool:
@@ -53,12 +57,21 @@ def read_resource(source: Fields, *, deployed: bool) -> Resource:
         expected = "exactly one of " + ", ".join(kind.member for kind in _KINDS)
         source.problems.add(container.path, found, expected)
         return Resource(entry_id, name, LocalVolume("", ""))
-    return Resource(entry_id, name, given[0].read(container.child(given[0].member)))
+    data = given[0].read(container.child(given[0].member))
+    if isinstance(data, S3Model | SageMakerModel):
+        expected = "the model's .zip or .tar.gz, relative to group.json"
+        data = replace(data, archive=source.text("Archive", default="", expected=expected))
+    return Resource(entry_id, name, data)
 
 
 def _read_deployed(source: Fields) -> ResourceData:
     written = source.choice("Type", tuple(kind.type for kind in _KINDS))
-    return next(kind for kind in _KINDS if kind.type == written).read(source.child("Data"))
+    content = source.child("Data")
+    data = next(kind for kind in _KINDS if kind.type == written).read(content)
+    if isinstance(data, S3Model | SageMakerModel):
+        digest = content.text("ArchiveSha256", default="", pattern=_MODEL_DIGEST, expected="64 hex digits")
+        data = replace(data, digest=digest)
+    return data
 
 
 def _read_device(source: Fields) -> LocalDevice:
@@ -75,30 +88,46 @@ def _read_volume(source: Fields) -> LocalVolume:
     destination = _read_path(source, "DestinationPath")
     if under(path, "/sys"):
         _refuse_source(source, "Accessing /sys is prohibited", path, "AccessSysfs: true, for reading")
-    elif under(path, "/dev") and not under(path, "/dev/shm"):
+    elif under(path, "/dev") and path != "/dev/shm":
         _refuse_source(source, "Accessing /dev is prohibited", path, "a device resource, or /dev/shm")
-    elif under(path, "/var"):
-        _refuse_source(source, "Accessing /var is prohibited", path, "the directory mounted elsewhere on the host")
+    elif path != "/dev/shm" and (denied := below_any(path, SOURCES_DENIED)):
+        _refuse_source(source, f"Accessing {denied} is prohibited", path, "the directory mounted elsewhere on the host")
+    elif PROC_DENIED.fullmatch(path):
+        _refuse_source(source, f"Accessing {path} is prohibited", path, "a file below /proc, such as /proc/meminfo")
     elif path == "/":
         source.problems.add(source.at("SourcePath"), shown(path), "a directory below /: / holds what is prohibited")
-    shared_memory = under(path, "/dev/shm") and under(destination, "/dev/shm")
+    if path == "/dev/shm" and destination != path:
+        source.problems.add(source.at("DestinationPath"), shown(destination), "/dev/shm, as the source is")
+    elif path != "/dev/shm":
+        _judge_destination(source, destination)
+    return LocalVolume(path, destination, _read_owner(source))
+
+
+def _judge_destination(source: Fields, destination: str) -> None:
     for taken in _TAKEN_DESTINATIONS:
-        if under(destination, taken) and not shared_memory:
+        if under(destination, taken):
             expected = f"a path outside {taken}, which every container has of its own"
             source.problems.add(source.at("DestinationPath"), shown(destination), expected)
     if destination == "/":
         source.problems.add(source.at("DestinationPath"), shown(destination), "a path below /")
-    return LocalVolume(path, destination, _read_owner(source))
 
 
 def _read_s3_model(source: Fields) -> S3Model:
     uri = source.text("S3Uri", pattern=_S3_URI, expected="s3://<bucket>/<key>")
-    return S3Model(_read_path(source, "DestinationPath"), uri, _read_model_owner(source))
+    return S3Model(_read_model_path(source), uri, _read_model_owner(source))
 
 
 def _read_sagemaker_model(source: Fields) -> SageMakerModel:
     job = source.text("SageMakerJobArn", pattern=_JOB_ARN, expected="the ARN of a training job")
-    return SageMakerModel(_read_path(source, "DestinationPath"), job, _read_model_owner(source))
+    return SageMakerModel(_read_model_path(source), job, _read_model_owner(source))
+
+
+def _read_model_path(source: Fields) -> str:
+    path = _read_path(source, "DestinationPath")
+    _judge_destination(source, path)
+    if any(character in path for character in ",:\\"):  # they separate the options of a mount
+        source.problems.add(source.at("DestinationPath"), shown(path), "a path without , : and backslash")
+    return path
 
 
 def _read_secret(source: Fields) -> Secret:
@@ -133,6 +162,11 @@ def _read_path(source: Fields, key: str) -> str:
     path = source.text(key, pattern=_ABSOLUTE, expected=expected)
     if any(part in (".", "..") for part in path.split("/")):
         source.problems.add(source.at(key), shown(path), expected)
+    elif any(character < " " or character == "\x7f" for character in path):
+        source.problems.add(source.at(key), shown(path), "a path without control characters")
+    elif len(path.encode()) > limits.SANDBOX_PATH_BYTES_MAX:
+        expected = f"at most {limits.SANDBOX_PATH_BYTES_MAX} bytes"
+        source.problems.add(source.at(key), f"{len(path.encode())} bytes", expected)
     return path.rstrip("/") or path
 
 

@@ -27,15 +27,19 @@ from ggfast.group.document import (
     Secret,
 )
 from ggfast.group.functions import isolation_of, run_as_of
+from ggfast.group.owners import group_id
 from ggfast.group.resources import under
 from ggfast.group.subscriptions import subject_fault
 from ggfast.sandbox.accounts import powerful_accounts
 from ggfast.sandbox.groups import denied_groups
+from ggfast.sandbox.paths import below_any
+from ggfast.sandbox.policy import SOURCES_READ_ONLY
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRules:
-    """What the core allows. `core_thing_arn` empty: any core; `denied_paths` may not be reached by a volume."""
+    """What the core allows. `core_thing_arn` empty: any core; `denied_paths` may not be reached by a volume;
+    `function_gid` is the group of functions without RunAs; before 1.6 there were no volumes below /proc."""
 
     messages: MessageLimits = field(default_factory=lambda: MessageLimits.of(Profile.V1))
     allow_root: bool = False
@@ -44,6 +48,8 @@ class GroupRules:
     run_as_uids: frozenset[int] | None = None  # None: any but the denied
     denied_uids: frozenset[int] = frozenset()
     denied_gids: frozenset[int] = frozenset()
+    function_gid: int | None = None
+    proc_volumes: bool = True
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
@@ -59,6 +65,8 @@ class GroupRules:
             run_as_uids=None if listed is None else frozenset({0, *function, *listed}),
             denied_uids=frozenset(denied),
             denied_gids=frozenset(denied_groups()),
+            function_gid=group_id(config.ggfast.function_group),
+            proc_volumes=config.version_profile.minor >= 6,
         )
 
 
@@ -152,10 +160,20 @@ class _Judge:
 
     def _resource(self, path: str, resource: Resource) -> None:
         data = resource.data
-        if isinstance(data, (S3Model, SageMakerModel, Secret)):
-            expected = "Local.Device or Local.Volume: this release fetches nothing from a cloud"
+        if isinstance(data, Secret):
+            expected = "another kind: this release keeps no secrets; give their file to functions as a volume"
             self.problems.add(f"{path}.ResourceDataContainer", data.type, expected)
+        elif isinstance(data, S3Model | SageMakerModel):
+            if not data.archive and not data.digest:
+                expected = "the model's .zip or .tar.gz in the folder: nothing is fetched from a cloud"
+                self.problems.add(f"{path}.Archive", "nothing", expected)
         elif isinstance(data, LocalVolume):
+            if under(data.source_path, "/proc") and not self.rules.proc_volumes:
+                where = f"{path}.ResourceDataContainer.LocalVolumeResourceData.SourcePath"
+                expected = "a path outside /proc, or a ggfast.versionProfile of 1.6 or later"
+                self.problems.refuse(
+                    where, "Accessing /proc is prohibited", found=shown(data.source_path), expected=expected
+                )
             for denied in self.rules.denied_paths:
                 if data.source_path and (under(data.source_path, denied) or under(denied, data.source_path)):
                     where = f"{path}.ResourceDataContainer.LocalVolumeResourceData.SourcePath"
@@ -184,8 +202,9 @@ class _Judge:
                 self.problems.add(f"{at}.ResourceId", shown(policy.resource_id), "the Id of a resource of this group")
             elif resource is not None:
                 self._access(at, function, policy, resource, isolation)
-                self._destination(at, resource, destinations)
+                self._destination(at, function, resource, isolation, destinations)
             used.add(policy.resource_id)
+        self._leaks(f"{where}.Environment.ResourceAccessPolicies", function, used)
 
     def _no_container(self, path: str, function: Function) -> None:
         faults = (
@@ -216,6 +235,11 @@ class _Judge:
                 self.problems.add(f"{path}.Permission", "ro", "rw: /dev/shm can only be given rw")
             if under(data.source_path, "/proc") and permission is Permission.RW:
                 self.problems.add(f"{path}.Permission", "rw", "ro: paths under /proc can only be given ro")
+            elif permission is Permission.RW and (fixed := below_any(data.source_path, SOURCES_READ_ONLY)):
+                expected = (
+                    f"ro: {data.source_path} of resource {resource.id} lies below {fixed}, which is read-only for "
+                )
+                self.problems.add(f"{path}.Permission", "rw", expected + f"functions such as {function.arn}")
 
     def _model_access(
         self,
@@ -240,13 +264,34 @@ class _Judge:
         if text:
             self.problems.refuse(f"{path}.Permission", text, found=shown(permission), expected="the owner's setting")
 
-    def _destination(self, path: str, resource: Resource, taken: list[str]) -> None:
+    def _leaks(self, path: str, function: Function, attached: set[str]) -> None:
+        """greengrass-core 8: whoever has the group that owns a model reaches it, so it must be attached."""
+        run_as = run_as_of(self.group, function)
+        gid = self.rules.function_gid if run_as.gid is None else run_as.gid
+        if run_as.uid == 0 or gid is None:
+            return
+        for resource in self.group.resources:
+            owner = resource.data.owner if isinstance(resource.data, S3Model | SageMakerModel) else None
+            if owner and resource.id not in attached and group_id(owner.group_owner) == gid:
+                text = (
+                    f"Lambda {function.arn} gains access to resource {resource.id} by sharing the same group owner id"
+                )
+                expected = f"resource {resource.id} among them, or another group of function or resource"
+                self.problems.refuse(path, text, found=f"group {gid}", expected=expected)
+
+    def _destination(
+        self, path: str, function: Function, resource: Resource, isolation: Isolation, taken: list[str]
+    ) -> None:
         data = resource.data
         destination = data.source_path if isinstance(data, LocalDevice) else getattr(data, "destination_path", "")
         for other in taken:
             if destination and (under(destination, other) or under(other, destination)):
                 expected = f"destinations apart from each other: this function already has {other}"
-                self.problems.add(f"{path}.ResourceId", shown(destination), expected)
+                if isolation is Isolation.NO_CONTAINER:
+                    text = f"NoContainer Function {function.arn} refers to resources of nested destination path."
+                    self.problems.refuse(f"{path}.ResourceId", text, found=shown(destination), expected=expected)
+                else:
+                    self.problems.add(f"{path}.ResourceId", shown(destination), expected)
         if destination:
             taken.append(destination)
 

@@ -56,6 +56,18 @@ def raw_driver(major: int, devices: str) -> str | None:
     return None
 
 
+def node_fault(kind: int, node: int, block_majors: frozenset[int]) -> str | None:
+    """Why a node of the S_IFMT `kind` is never handed out, None if it may be; `block_majors` are the host's disks'."""
+    major, minor = os.major(node), os.minor(node)
+    if kind == stat.S_IFCHR and major == 1 and minor not in (3, 5, 7, 8, 9):
+        return "a node of the kernel's memory and log"
+    if kind == stat.S_IFBLK and major in block_majors:
+        return "a disk of the kind that carries the host's file systems"
+    if kind == stat.S_IFCHR and (driver := raw_driver(major, read_text("/proc/devices"))):
+        return f"a raw door to disks, flash or processors (driver {driver})"
+    return None
+
+
 def _block_number(path: str) -> Number | None:
     try:
         status = os.stat(path)

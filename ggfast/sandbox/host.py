@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ggfast._ext import kernel
 from ggfast.sandbox import ladder, seccomp, uncontained
 from ggfast.sandbox.cgroups import read_text, unescape
-from ggfast.sandbox.disks import disk_majors, raw_driver
+from ggfast.sandbox.disks import disk_majors, node_fault
 from ggfast.sandbox.paths import below_any
 
 # Separate partitions below these are bound read-only into every container; an overlay sees one mount only.
@@ -118,14 +117,7 @@ def resolver_directory() -> str | None:
 
 def forbidden_node(kind: int, node: int, host: Host) -> str | None:
     """Why a device is never handed out: the kernel's memory, a disk the host lives on, or a raw door to one."""
-    major, minor = os.major(node), os.minor(node)
-    if kind == stat.S_IFCHR and major == 1 and minor not in (3, 5, 7, 8, 9):
-        return "a node of the kernel's memory and log"
-    if kind == stat.S_IFBLK and major in host.block_majors:
-        return "a disk of the kind that carries the host's file systems"
-    if kind == stat.S_IFCHR and (driver := raw_driver(major, read_text("/proc/devices"))):
-        return f"a raw door to disks, flash or processors (driver {driver})"
-    return None
+    return node_fault(kind, node, host.block_majors)
 
 
 def _top_level() -> tuple[tuple[str, str], ...]:

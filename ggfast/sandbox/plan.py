@@ -357,9 +357,21 @@ def _contents(plan: Builder, spec: WorkerSpec, around: Surroundings) -> None:
     resolver = resolver_directory()
     if resolver is not None:
         _resolver(plan, resolver)
-    for mount, found in zip(spec.mounts, around.mounts, strict=True):
+    for number, (mount, found) in enumerate(zip(spec.mounts, around.mounts, strict=True)):
         flags = MS_NOSUID | MS_NODEV | (0 if mount.writable else MS_RDONLY)
         plan.bind(f"volume {mount.source} at {mount.destination}", mount.source, mount.destination, flags, found)
+        if mount.private:
+            _private_copy(plan, mount.destination, f"p{number}")
+
+
+def _private_copy(plan: Builder, destination: str, name: str) -> None:
+    """Over a read-only bind: what is written goes to the container's tmpfs, counts as its memory and ends with it."""
+    step = f"private copy at {destination}"
+    plan.directory(step, name)
+    plan.directory(step, f"{name}/u", 0o777)
+    plan.directory(step, f"{name}/w")
+    options = f"lowerdir={ROOT}{destination},upperdir={name}/u,workdir={name}/w"
+    plan.mount(step, "overlay", ROOT + destination, "overlay", MS_NOSUID | MS_NODEV, options)
 
 
 def _resolver(plan: Builder, directory: str) -> None:

@@ -30,6 +30,7 @@ SOURCES_READ_ONLY: Final = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "
 PROC_DENIED: Final = re.compile(
     r"/proc(/([0-9]+|self|thread-self|kcore|kmsg|keys|key-users|sysrq-trigger|kallsyms|timer_list)(/.*)?)?"
 )
+MODEL: Final = re.compile(r"[0-9a-f]{64}(-w)?/content")
 # What the container itself is made of; everything else may be a destination.
 DESTINATIONS_DENIED: Final = ("/proc", "/sys", "/dev", "/lambda", "/runtime")
 # Fields that describe a container, and what they are without one.
@@ -60,6 +61,7 @@ class Mount:
     source: str
     destination: str
     writable: bool
+    private: bool = False  # writable, but what is written stays in the container and ends with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Policy:
     code_prefixes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     denied_sources: tuple[str, ...] = ()
+    model_prefixes: tuple[str, ...] = ()  # unpacked models lie here, inside what is hidden otherwise
     memory_kb_max: int = limits.WORKER_MEMORY_KB_MAX
     instances_max: int = limits.SANDBOX_INSTANCES_MAX
     spawns_per_second: float = limits.SANDBOX_SPAWNS_PER_SECOND
@@ -114,7 +117,7 @@ class Policy:
             raise refuse(f"policy: found unknown keys {unknown}, expected some of {sorted(cls.__slots__)}")
         for name in ("uids", "gids"):
             known[name] = tuple(_range(entry, name) for entry in known.get(name, ()))
-        for name in ("code_prefixes", "hidden", "denied_sources"):
+        for name in ("code_prefixes", "hidden", "denied_sources", "model_prefixes"):
             known[name] = tuple(known.get(name, ()))
             for path in known[name]:
                 if problem := text_problem(path):
@@ -187,25 +190,46 @@ class Policy:
             raise refuse(f"spec.code_dir: found {spec.code_dir}, expected a directory below {list(self.code_prefixes)}")
 
     def _check_mount(self, mount: Mount, spec: WorkerSpec) -> None:
+        if fault := self.mount_fault(mount, spec.uid):
+            raise refuse(f"spec.mounts: {fault}")
+
+    def mount_fault(self, mount: Mount, uid: int) -> str:
+        """Why a function with this uid may not have this volume or model; empty if it may. Pure."""
         source, destination = mount.source, mount.destination
         if source == "/dev/shm":
-            if not mount.writable or destination != "/dev/shm":
-                raise refuse("spec.mounts: found /dev/shm read-only or elsewhere, expected it writable at /dev/shm")
-            return
+            if mount.writable and not mount.private and destination == "/dev/shm":
+                return ""
+            return "found /dev/shm read-only or elsewhere, expected it writable at /dev/shm"
+        if destination == "/" or below_any(destination, DESTINATIONS_DENIED):
+            return f"destination {destination} belongs to the container itself"
+        if below_any(source, self.model_prefixes):
+            return self._model_fault(mount)
+        if mount.private:
+            return f"source {source} is no model, only models are copied"
         if source == "/" or PROC_DENIED.fullmatch(source):
-            raise refuse(f"spec.mounts: source {source} is not available to functions")
+            return f"source {source} is not available to functions"
         if denied := below_any(source, SOURCES_DENIED + self.denied_sources):
-            raise refuse(f"spec.mounts: source {source} lies below {denied}, which is not available to functions")
-        for hidden in self.hidden_for(spec.uid):
+            return f"source {source} lies below {denied}, which is not available to functions"
+        for hidden in self.hidden_for(uid):
             if is_below(source, hidden) or is_below(hidden, source):
-                raise refuse(f"spec.mounts: source {source} overlaps {hidden}, which is hidden from functions")
+                return f"source {source} overlaps {hidden}, which is hidden from functions"
         if mount.writable and (fixed := below_any(source, SOURCES_READ_ONLY)):
-            raise refuse(f"spec.mounts: source {source} lies below {fixed}, which functions get read-only")
+            return f"source {source} lies below {fixed}, which functions get read-only"
         for own in OWN_CODE if mount.writable else ():
             if is_below(source, own) or is_below(own, source):
-                raise refuse(f"spec.mounts: source {source} contains {own}, which the core runs, expected it read-only")
-        if destination == "/" or (denied := below_any(destination, DESTINATIONS_DENIED)):
-            raise refuse(f"spec.mounts: destination {destination} belongs to the container itself")
+                return f"source {source} contains {own}, which the core runs, expected it read-only"
+        return ""
+
+    def _model_fault(self, mount: Mount) -> str:
+        """Models are shared by functions: nobody writes to them. A private one is the lower part of an overlay."""
+        prefix, name = below_any(mount.source, self.model_prefixes) or "", mount.source
+        if not MODEL.fullmatch(name.removeprefix(prefix + "/")):
+            return f"source {name} is no unpacked model"
+        if mount.writable:
+            return f"source {name} is a model, expected it read-only or private"
+        if mount.private and any(character in mount.destination for character in ",:\\"):
+            return f"destination {mount.destination} holds a character that separates mount options"
+        return ""
 
 
 def spec_hash(document: object) -> str:
@@ -300,7 +324,8 @@ def _text(value: object, name: str, maximum: int) -> str:
 
 def _mount(entry: object) -> Mount:
     fields = _Fields(entry, "spec.mounts")
-    mount = Mount(fields.path("source"), fields.path("destination"), fields.boolean("writable"))
+    source, destination = fields.path("source"), fields.path("destination")
+    mount = Mount(source, destination, fields.boolean("writable"), fields.boolean("private"))
     fields.finish()
     return mount
 

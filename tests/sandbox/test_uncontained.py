@@ -196,8 +196,7 @@ def test_row_76_a_machine_without_it_refuses_containers_alone(without: str) -> N
 
 # --- what it must not do ----------------------------------------------------------------------------------
 
-ATTEMPTS = """
-N = NUMBERS
+LOOKING = """
 import ctypes, errno, os, signal
 
 def outcome(call, *arguments):
@@ -220,6 +219,7 @@ def attempt():
         "fd": outcome(os.open, "/proc/%%d/fd/3" %% pid, os.O_RDWR),
         "root": outcome(os.listdir, "/proc/%%d/root/" %% pid)} for pid in %r}
 """
+ATTEMPTS = f"N = {call_numbers()!r}\n{LOOKING}"
 SLEEPS = "import os\nos.set_inheritable(3, True)\nos.execve('/bin/sleep', ['sleep', '600'], {'SECRET': 'x'})\n"
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import ssl
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,32 @@ class Folder:
     def remove(self, arn: str) -> None:
         self.document["Functions"] = [item for item in self.document["Functions"] if item["FunctionArn"] != arn]
 
+    def model(self, name: str, content: str = "weights", permission: str = "ro") -> None:
+        """A model resource, attached to the first function."""
+        with zipfile.ZipFile(self.path / f"{name}.zip", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("weights"), content)
+        data = {"S3Uri": f"s3://models/{name}.zip", "DestinationPath": f"/models/{name}"}
+        container = {"S3MachineLearningModelResourceData": data}
+        entry = {"Id": name, "Name": name, "Archive": f"{name}.zip", "ResourceDataContainer": container}
+        self.forget_model(name)
+        self.document["Resources"] = [*self.document["Resources"], entry]
+        policies = self._policies(self.document["Functions"][0])
+        policies.append({"ResourceId": name, "Permission": permission})
+
+    def forget_model(self, name: str) -> None:
+        """Take the resource out of the group."""
+        kept = [item for item in self.document.get("Resources", []) if item["Id"] != name]
+        self.document["Resources"] = kept
+        for function in self.document["Functions"]:
+            policies = self._policies(function)
+            policies[:] = [policy for policy in policies if policy["ResourceId"] != name]
+
+    @staticmethod
+    def _policies(function: dict[str, Any]) -> list[dict[str, str]]:
+        environment = function.setdefault("FunctionConfiguration", {}).setdefault("Environment", {})
+        policies: list[dict[str, str]] = environment.setdefault("ResourceAccessPolicies", [])
+        return policies
+
     def device(self, **more: Any) -> None:
         arn = f"arn:aws:iot:eu-west-1:123456789012:cert/{CERTIFICATE_ID}"
         self.document["Devices"] = [{"Id": "d", "ThingArn": CORE + "_d", "CertificateArn": arn} | more]
@@ -62,7 +89,7 @@ def deploy(folder: Folder, layout: Layout, store: Store) -> Group:
 def live(layout: Layout) -> dict[str, bytes]:
     """Everything that is live, by name."""
     found = {}
-    for top in (layout.group, layout.functions):
+    for top in (layout.group, layout.functions, layout.models):
         for path in top.rglob("*"):
             if path.is_file():
                 found[str(path.relative_to(layout.deployment))] = path.read_bytes()

@@ -35,6 +35,9 @@ def folder(tmp_path: Path) -> Folder:
     made = Folder(tmp_path / "folder")
     made.function(FUNCTION)
     made.function(OTHER)
+    made.model("stays", permission="rw")
+    made.model("changes")
+    made.model("goes")
     return made
 
 
@@ -74,6 +77,10 @@ def change_everything(folder: Folder) -> None:
     folder.function(FUNCTION, "def handler(e, c): return 2\n")
     folder.remove(OTHER)
     folder.function(THIRD)
+    folder.model("stays", permission="rw")  # the function above is a new entry
+    folder.model("changes", "other weights")
+    folder.forget_model("goes")
+    folder.model("comes", "new weights")
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["second deployment", "first deployment"])
@@ -119,14 +126,18 @@ def test_P4_killed_at_every_step_of_activation(first: bool, folder: Folder, layo
 def put_back(folder: Folder, layout: Layout, store: Store, first: bool) -> None:
     """Make the old group the live one again."""
     if first:
-        for path in (layout.group, layout.functions):
+        for path in (layout.group, layout.functions, layout.models):
             os.rename(path, path.with_name(f"{path.name}-{time.monotonic_ns()}"))
         layout.functions.mkdir()
+        layout.models.mkdir()
         return
+    folder.forget_model("comes")
     folder.function(FUNCTION)
     folder.function(OTHER)
     folder.remove(THIRD)
     folder.document["Functions"].sort(key=lambda item: item["Id"])
+    for name in ("stays", "changes", "goes"):
+        folder.model(name, permission="rw" if name == "stays" else "ro")
     deploy(folder, layout, store)
 
 

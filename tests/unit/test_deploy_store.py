@@ -68,7 +68,7 @@ def test_first_deployment(folder: Folder, layout: Layout, store: Store) -> None:
     assert load_certificates(group.devices, layout) == {CERTIFICATE_ID: DER}
     assert missing_packages(group, layout) == []
     assert json.loads(layout.group_file.read_text())["Arn"] == group.arn
-    assert sorted(path.name for path in layout.deployment.iterdir()) == ["group", "lambda", "staging"]
+    assert sorted(path.name for path in layout.deployment.iterdir()) == ["group", "lambda", "models", "staging"]
     assert list(layout.staging.iterdir()) == []
 
 
@@ -341,3 +341,84 @@ def test_what_is_staged_is_discarded_unless_a_journal_may_need_it(folder: Folder
     store.discard(layout.group)
     assert not two.exists()
     assert layout.group.is_dir()
+
+
+# --- models ---
+
+
+def model_files(layout: Layout) -> dict[str, tuple[int, int]]:
+    """Name below models → inode and time of change of each file."""
+    files = [path for path in layout.models.rglob("*") if path.is_file()]
+    return {str(path.relative_to(layout.models)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def test_models_come_stay_and_go_with_their_last_user(folder: Folder, layout: Layout, store: Store) -> None:
+    folder.model("a", "one")
+    folder.model("b", "two")
+    folder.model("twin", "two")
+    assert len(deploy(folder, layout, store).resources) == 3
+    before = model_files(layout)
+    assert len(before) == 2, "the same archive is unpacked once"
+    staged = stage_folder(folder.write(), layout)
+    assert list((staged.directory / "models").iterdir()) == []
+    store.discard(staged.directory)
+    folder.model("a", "three")
+    folder.forget_model("b")
+    group = deploy(folder, layout, store)
+    after = model_files(layout)
+    assert len(after) == 2
+    assert len(before.items() & after.items()) == 1, "what did not change was not touched"
+    assert load_active(layout) == group
+    folder.forget_model("twin")
+    deploy(folder, layout, store)
+    assert len(model_files(layout)) == 1
+    staged = stage_empty(layout)
+    store.activate(staged.directory)
+    store.confirm()
+    assert os.listdir(layout.models) == []
+
+
+def test_a_changed_model_is_a_changed_function(folder: Folder, layout: Layout, store: Store) -> None:
+    folder.model("a", "one")
+    deploy(folder, layout, store)
+    folder.model("a", "two")
+    changes = [c for c in stage_folder(folder.write(), layout).changes if isinstance(c, FunctionChanged)]
+    assert [change.reasons for change in changes] == [(Reason.RESOURCES,)]
+    assert changes[0].needs_restart
+
+
+def test_a_damaged_model_is_unpacked_again(folder: Folder, layout: Layout, store: Store) -> None:
+    folder.model("a", "one")
+    deploy(folder, layout, store)
+    before = live(layout)
+    (gate,) = layout.models.iterdir()
+    (gate / "content" / "weights").unlink()
+    (gate / "content").rmdir()
+    (gate / "rest").write_text("of the damage")
+    damaged = live(layout)
+    store.activate(stage_folder(folder.write(), layout).directory)
+    assert live(layout) == before
+    assert store.rollback()
+    assert live(layout) == damaged
+    deploy(folder, layout, store)
+    assert live(layout) == before
+
+
+@pytest.mark.parametrize("archive", ["missing.zip", "../outside.zip", "counter", "bad.zip"])
+def test_archives_that_are_none_are_named(archive: str, folder: Folder, layout: Layout, tmp_path: Path) -> None:
+    folder.model("a", "one")
+    (tmp_path / "outside.zip").write_bytes((folder.path / "a.zip").read_bytes())
+    (folder.path / "bad.zip").write_text("text")
+    folder.document["Resources"][0]["Archive"] = archive
+    assert problems_of(folder, layout) == ["Resources[0].Archive"]
+
+
+def test_the_journal_of_a_release_without_models(folder: Folder, layout: Layout, store: Store) -> None:
+    deploy(folder, layout, store)
+    before = live(layout)
+    folder.function(FUNCTION, "x = 2\n")
+    store.activate(stage_folder(folder.write(), layout).directory)
+    journal = json.loads(layout.journal.read_text())
+    layout.journal.write_text(json.dumps({key: value for key, value in journal.items() if "models" not in key}))
+    assert store.rollback()
+    assert live(layout) == before

@@ -178,9 +178,9 @@ def with_model(model: dict[str, Any]) -> dict[str, Any]:
     return changed(FULL, "Resources[0].ResourceDataContainer", container)
 
 
-def test_cloud_resources_are_refused_and_still_judged() -> None:
+def test_cloud_resources_are_judged() -> None:
     path = "Resources[0].ResourceDataContainer"
-    assert "fetches nothing from a cloud" in text_of(with_model(MODEL), path)
+    assert "nothing is fetched from a cloud" in text_of(with_model(MODEL), "Resources[0].Archive")
     texts = [str(problem) for problem in problems_of(with_model(MODEL))]
     assert any(
         'with permission "rw", while resource owner setting GroupPermission only allows "ro".' in t for t in texts
@@ -193,6 +193,7 @@ def test_cloud_resources_are_refused_and_still_judged() -> None:
     secret = {"SecretsManagerSecretResourceData": {"ARN": "x", "AdditionalStagingLabelsToDownload": [1]}}
     paths = [problem.path for problem in problems_of(changed(FULL, path, secret))]
     assert f"{path}.SecretsManagerSecretResourceData.ARN" in paths
+    assert "keeps no secrets" in text_of(changed(FULL, path, secret), path)
     job = {"SageMakerMachineLearningModelResourceData": {"DestinationPath": "/m", "SageMakerJobArn": "x"}}
     paths = [problem.path for problem in problems_of(changed(FULL, path, job))]
     assert f"{path}.SageMakerMachineLearningModelResourceData.SageMakerJobArn" in paths

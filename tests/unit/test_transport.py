@@ -323,6 +323,41 @@ def test_a_descriptor_that_the_loop_gave_up_can_be_used_again(make_loop: MakeLoo
     run(make_loop, body())
 
 
+class CountingLoop:
+    """A loop that counts what is to be called soon."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.soon = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    def call_soon(self, *arguments: Any) -> Any:
+        self.soon += 1
+        return self.loop.call_soon(*arguments)
+
+
+def test_a_watching_that_was_taken_away_is_renewed_once(make_loop: MakeLoop) -> None:
+    async def body() -> None:
+        fd, peer = tcp_pair()
+        notes = Notes()
+        loop = CountingLoop(asyncio.get_running_loop())
+        transport = Transport(loop, fd, notes)
+        transport.begin()
+        loop.remove_reader(fd)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert loop.soon <= 2, "it looks again and again"
+        peer.sendall(b"still heard")
+        await until(lambda: notes.received == b"still heard")
+        transport.abort()
+        await until(lambda: notes.lost)
+        peer.close()
+
+    run(make_loop, body())
+
+
 def test_a_failing_protocol_loses_its_connection_only(make_loop: MakeLoop) -> None:
     heard: list[dict[str, Any]] = []
 

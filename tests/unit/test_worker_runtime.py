@@ -72,8 +72,9 @@ def handler(event, context):
             assert environment["COLOUR"] == "green"
             assert environment["MY_FUNCTION_ARN"] == arn("f")
             token = environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
-            assert world.manager.identify(token) == arn("f")
-            assert world.manager.identify(token[:-1] + "x") is None
+            worker = world.manager.identify(token.encode())
+            assert worker is not None and worker.arn == arn("f")
+            assert world.manager.identify((token[:-1] + "x").encode()) is None
             assert seen["cwd"] == seen["path"][0] == str(world.directory / "f-1")
             assert (
                 any(entry.endswith("/dist-packages") for entry in seen["path"])

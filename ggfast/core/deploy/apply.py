@@ -15,7 +15,8 @@ from ggfast.config import Config
 from ggfast.core.device_listener import DeviceListener
 from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
 from ggfast.core.functions.manager import FunctionManager
-from ggfast.core.functions.resources import attach
+from ggfast.core.functions.models import prepare as prepare_models
+from ggfast.core.functions.resources import Who, attach, mount_policy
 from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
@@ -26,6 +27,7 @@ from ggfast.group.loggers import log_rules
 from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
 from ggfast.mqtt.broker import Broker
+from ggfast.sandbox.policy import Policy
 
 RunFunctions = Callable[[Sequence[WorkerPlan]], Awaitable[dict[str, str]]]
 """FunctionManager.apply or adopt_all: what could not be started, by ARN."""
@@ -53,6 +55,7 @@ class GroupApplier:
         self._function_ids = function_ids
         self._parts = parts
         self._current = Group()
+        self._mounts = Policy.from_json(mount_policy(config))
 
     @property
     def current(self) -> Group:
@@ -71,6 +74,7 @@ class GroupApplier:
         return await self._apply(group, self._parts.functions.apply)
 
     async def _apply(self, group: Group, run: RunFunctions) -> dict[str, str]:
+        prepare_models(self._config.layout, group, self._current)
         plans = [self._plan(group, function) for function in group.user_functions]
         parts = self._parts
         before, self._current = self._current, group
@@ -93,13 +97,14 @@ class GroupApplier:
         hidden = (str(self._config.layout.root), str(self._config.layout.written), *settings.hidden_paths)
         contained = isolation_of(group, function) is not Isolation.NO_CONTAINER
         identity, user_name = self._identity(group, function)
+        who = Who(identity.uid, identity.gid, user_name, self._config.runtime.allow_functions_to_run_as_root)
         return worker_plan(
             function,
             self._facts(group),
             identity,
             str(self._config.layout.function(function.arn)),
             code_digest=function.code_digest,
-            attachments=attach(group, function, identity.uid, identity.gid, user_name),
+            attachments=attach(group, function, who, self._config.layout, self._mounts),
             interpreter=find_interpreter(function, dict(settings.runtimes), hidden if contained else ()),
             contained=contained,
             log_level=(log_rules(group)[1] or LogRule(Level.FATAL)).level,

@@ -19,11 +19,13 @@ from typing import Final
 from ggfast import arns, limits
 from ggfast.core.deploy.store import StagedGroup, load_active
 from ggfast.core.functions.handlers import make_executable, missing_handler
+from ggfast.core.functions.model_archives import stage_model
+from ggfast.core.functions.models import written_resources
 from ggfast.core.functions.packages import unpack
 from ggfast.errors import ConfigError, Problem, StorageFailed
 from ggfast.fields import Problems, parse_json, shown
 from ggfast.group.diff import diff
-from ggfast.group.document import Device, Function, Group
+from ggfast.group.document import Device, Function, Group, Resource, S3Model, SageMakerModel
 from ggfast.group.folder import NOT_VALID, ReadGroup, read_folder, version_id
 from ggfast.group.functions import runtime_of
 from ggfast.group.ondisk import write_deployed
@@ -96,7 +98,9 @@ class _Stager:
                 for at, function in enumerate(read.group.functions)
             )
             problems.raise_if_any(NOT_VALID)
-            group = replace(read.group, functions=functions)
+            resources = self._models(read, directory, problems)
+            problems.raise_if_any(NOT_VALID)
+            group = replace(read.group, functions=functions, resources=resources)
             content = hashlib.sha256(write_deployed(group)).hexdigest()
             group = replace(group, version_id=version_id(group.group_id, content))
             for function in functions:
@@ -160,6 +164,42 @@ class _Stager:
             make_executable(target, function.handler)
         notes += [f"{function.arn}: {note}" for note in package.notes]
         return replace(function, code="", code_digest=package.digest, code_bytes=package.size_bytes)
+
+    # --- models ---
+
+    def _models(self, read: ReadGroup, directory: Path, problems: Problems) -> tuple[Resource, ...]:
+        """The resources, models among them unpacked unless they were before; findings go to `problems`."""
+        written = written_resources(read.group)
+        resources = []
+        for position, resource in enumerate(read.group.resources):
+            data = resource.data
+            if isinstance(data, S3Model | SageMakerModel) and data.archive:
+                path = f"{read.paths['Resources']}[{position}].Archive"
+                digest = self._model(path, data, resource.id in written, directory / "models", problems)
+                resource = replace(resource, data=replace(data, archive="", digest=digest))
+            resources.append(resource)
+        return tuple(resources)
+
+    def _model(
+        self, path: str, data: S3Model | SageMakerModel, writable: bool, target: Path, problems: Problems
+    ) -> str:
+        source = self._inside(data.archive)
+        if source is None or not source.is_file():
+            problems.add(path, shown(data.archive), f"a .zip or .tar.gz archive in {self.folder}")
+            return ""
+        try:
+            return stage_model(
+                source,
+                target,
+                self.layout.models,
+                needs_parent=isinstance(data, S3Model),
+                writable=writable,
+                owner=self.owner,
+            )
+        except ConfigError as error:
+            for problem in error.problems:
+                problems.add(path, f"{problem.path}: {problem.found}", problem.expected)
+            return ""
 
     def _is_live(self, active: Group, function: Function) -> bool:
         """Whether the live package is this very one."""
@@ -243,11 +283,12 @@ def _new_directory(layout: Layout, wanted: Path | None, owner: tuple[int, int] |
     directory = wanted or layout.staging / uuid.uuid4().hex
     assert directory.parent == layout.staging, f"{directory} does not lie in {layout.staging}"
     try:
-        for parent in (layout.deployment, layout.functions, layout.staging):
+        for parent in (layout.deployment, layout.functions, layout.models, layout.staging):
             if not parent.exists():
                 parent.mkdir(parents=True)
                 _give(parent, owner)
-        for child in (directory, directory / "lambda", directory / "group", directory / "group" / "certificates"):
+        inside = ("lambda", "models", "group", "group/certificates")
+        for child in (directory, *(directory / name for name in inside)):
             child.mkdir()
             _give(child, owner)
     except OSError as error:

@@ -1,10 +1,11 @@
 """The deployed group on disk: read, replaced as a whole, never between two groups (promise P4).
 
     deployment/group/                group.json, certificates/<id>.pem   ┐ what is live
-    deployment/lambda/<arn>/         one package per function version    ┘
-    deployment/staging/<name>/       a group being prepared: group/, lambda/ (only packages that are new or changed)
+    deployment/lambda/<arn>/         one package per function version    │
+    deployment/models/<sha256>/      one unpacked model per archive      ┘
+    deployment/staging/<name>/       a group being prepared: group/, lambda/, models/ (only what is new or changed)
     deployment/activation.json       the journal; exists exactly from the first rename to confirmation
-    deployment/previous/             what an unconfirmed activation replaced: group/, lambda/
+    deployment/previous/             what an unconfirmed activation replaced: group/, lambda/, models/
 
 `activate` moves the staged group in and keeps the old one; `confirm` makes that final by removing the journal, one
 atomic step; `rollback` moves everything back. A crash at any instruction leaves a journal or none, and `recover` at
@@ -26,6 +27,7 @@ from typing import Final
 import orjson
 
 from ggfast import limits
+from ggfast.core.functions.models import model_names
 from ggfast.errors import ConfigError, CorruptRecord, DeploymentFailed, Problem, StorageFailed
 from ggfast.group.diff import Change
 from ggfast.group.document import Device, Group
@@ -110,10 +112,15 @@ class Store:
                 os.rename(layout.function(arn), layout.previous / "lambda" / arn)
             for arn in (*journal.added, *journal.replaced):
                 os.rename(directory / "lambda" / arn, layout.function(arn))
+            for name in journal.models_removed:
+                os.rename(layout.models / name, layout.previous / "models" / name)
+            for name in journal.models_added:
+                os.rename(directory / "models" / name, layout.models / name)
             if journal.had_group:
                 os.rename(layout.group, layout.previous / "group")
             os.rename(directory / "group", layout.group)
-            self._settle(layout.functions, layout.previous / "lambda", layout.previous, layout.deployment)
+            self._settle(layout.functions, layout.models, layout.previous / "lambda", layout.previous / "models")
+            self._settle(layout.previous, layout.deployment)
         except OSError as error:
             self.rollback()
             detail = f"the group cannot be put in place: {error}"
@@ -170,17 +177,22 @@ class Store:
         layout = self._layout
         assert directory.parent == layout.staging, f"{directory} does not lie in {layout.staging}"
         _remove(layout.previous)  # without a journal it is rubbish
-        for needed in (layout.functions, layout.previous / "lambda"):
+        for needed in (layout.functions, layout.models, layout.previous / "lambda", layout.previous / "models"):
             needed.mkdir(parents=True, exist_ok=True)
         live = set(os.listdir(layout.functions))
         new = set(os.listdir(directory / "lambda"))
         wanted = {function.arn for function in group.user_functions}
+        live_models = set(os.listdir(layout.models))
+        staged = directory / "models"
+        new_models = set(os.listdir(staged)) if staged.is_dir() else set()
         return _Journal(
             staged=directory.name,
             added=tuple(sorted(new - live)),
             replaced=tuple(sorted(new & live)),
             removed=tuple(sorted(live - new - wanted)),
             had_group=layout.group.exists(),
+            models_added=tuple(sorted(new_models)),
+            models_removed=tuple(sorted(live_models - (model_names(group) - new_models))),
         )
 
     def _undo(self, journal: _Journal) -> None:
@@ -189,6 +201,11 @@ class Store:
         undone.mkdir(parents=True, exist_ok=True)
         for arn in (*journal.replaced, *journal.removed):
             _move_back(layout.previous / "lambda" / arn, layout.function(arn), undone / arn)
+        for name in journal.models_removed:
+            _move_back(layout.previous / "models" / name, layout.models / name, undone / name)
+        for name in set(journal.models_added) - set(journal.models_removed):
+            if (layout.models / name).exists():
+                os.rename(layout.models / name, undone / name)
         for arn in journal.added:
             if layout.function(arn).exists():
                 os.rename(layout.function(arn), undone / arn)
@@ -196,7 +213,7 @@ class Store:
             _move_back(layout.previous / "group", layout.group, undone / "group")
         elif layout.group.exists():
             os.rename(layout.group, undone / "group")
-        self._settle(layout.functions, layout.deployment)
+        self._settle(layout.functions, *([layout.models] if layout.models.is_dir() else []), layout.deployment)
         layout.journal.unlink()
         self._settle(layout.deployment)
 
@@ -216,6 +233,8 @@ class Store:
         try:
             content = orjson.loads(path.read_bytes())
             lists = {key: tuple(str(arn) for arn in content[key]) for key in ("added", "replaced", "removed")}
+            for key in ("models_added", "models_removed"):  # a journal of the release before has none
+                lists[key] = tuple(str(name) for name in content.get(key, ()))
             return _Journal(staged=str(content["staged"]), had_group=bool(content["had_group"]), **lists)
         except FileNotFoundError:
             return None
@@ -246,6 +265,8 @@ class _Journal:
     replaced: tuple[str, ...]
     removed: tuple[str, ...]
     had_group: bool
+    models_added: tuple[str, ...] = ()
+    models_removed: tuple[str, ...] = ()
 
 
 def _move_back(kept: Path, live: Path, undone: Path) -> None:

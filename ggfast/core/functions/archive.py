@@ -44,11 +44,11 @@ class Entry:
     raw_name: bytes
 
 
-def read_entries(file: BinaryIO) -> list[Entry]:
+def read_entries(file: BinaryIO, archive_bytes_max: int = limits.PACKAGE_ARCHIVE_BYTES_MAX) -> list[Entry]:
     """All entries. Raises ValueError if this is no archive we take; bounded by the limits of packages."""
     size = file.seek(0, os.SEEK_END)
-    if size > limits.PACKAGE_ARCHIVE_BYTES_MAX:
-        raise ValueError(f"an archive of {size} bytes, at most {limits.PACKAGE_ARCHIVE_BYTES_MAX} are allowed")
+    if size > archive_bytes_max:
+        raise ValueError(f"an archive of {size} bytes, at most {archive_bytes_max} are allowed")
     end_at, count, directory_bytes, directory_at = _find_end(file, size)
     if count > limits.PACKAGE_ENTRIES_MAX or directory_bytes > limits.PACKAGE_DIRECTORY_BYTES_MAX:
         raise ValueError(f"{count} entries, at most {limits.PACKAGE_ENTRIES_MAX} are allowed")

@@ -22,9 +22,11 @@ from ggfast.core.functions.invocations import (
     InvocationType,
     InvokeResult,
     InvokeStatus,
+    Refusal,
     refused,
+    refused_by,
 )
-from ggfast.core.functions.worker import Worker
+from ggfast.core.functions.surroundings import Caller
 from ggfast.counters import Counters
 from ggfast.errors import GgfastError, LimitReached
 from ggfast.log import SystemLog
@@ -57,7 +59,7 @@ class MessageLimits:
 
     def problem(self, topic: bytes, payload: bytes) -> str:
         """What is wrong with a message, empty if nothing is."""
-        if len(payload) > self.payload_bytes:
+        if self.too_large(payload):
             return f"the payload is {len(payload)} bytes, the limit is {self.payload_bytes}"
         if not topic or len(topic) > self.topic_bytes:
             return f"the topic is {len(topic)} bytes, allowed are 1 to {self.topic_bytes}"
@@ -67,13 +69,17 @@ class MessageLimits:
             return f"the topic has {topic.count(b'/')} slashes, the limit is {self.slashes}"
         return ""
 
+    def too_large(self, payload: bytes) -> bool:
+        """Whether it is the payload's size."""
+        return len(payload) > self.payload_bytes
+
 
 V1_LIMITS: Final = MessageLimits()
 OPEN_LIMITS: Final = MessageLimits(limits.OPEN_PAYLOAD_BYTES_MAX, limits.MQTT_TOPIC_BYTES_MAX, None)
 
 
 class Calls:
-    """Answers workers' calls. `submit` queues an invocation and raises GgfastError when it refuses it."""
+    """Answers callers. `submit` queues an invocation and raises GgfastError when it refuses it."""
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class Calls:
         self._log = log
         self._complained: dict[tuple[str, str], float] = {}
 
-    def publish(self, worker: Worker, call: int, context: bytes, payload: bytes) -> None:
+    def publish(self, caller: Caller, call: int, context: bytes, payload: bytes) -> None:
         """A message from a function into the table."""
         result = EMPTY_RESULT
         try:
@@ -106,59 +112,61 @@ class Calls:
         else:
             problem = self._limits.problem(topic, payload)
         if problem:
-            self._complain(worker.arn, "Message of a function is dropped.", problem)
+            self._complain(caller.arn, "Message of a function is dropped.", problem)
             self._counters.add("functions.dropped.bad_message")
-            result = refused(f"The message is not published: {problem}")
+            why = Refusal.TOO_LARGE if self._limits.too_large(payload) else Refusal.INVALID
+            result = refused(f"The message is not published: {problem}", why)
         elif all_or_error:
             try:
-                self._router.publish_all_or_error(worker.arn, topic, payload)
+                self._router.publish_all_or_error(caller.arn, topic, payload)
             except LimitReached as error:
                 self._counters.add("functions.refused.queue_full")
-                result = refused(f"The message is not published, a queue is full: {error}")
+                result = refused(f"The message is not published, a queue is full: {error}", Refusal.FULL)
         else:
-            self._router.publish(worker.arn, topic, payload)
+            self._router.publish(caller.arn, topic, payload)
         if call:
-            worker.open_calls += 1
-            worker.answer(call, result)
+            caller.open_calls += 1
+            caller.answer(call, result)
 
-    def call(self, worker: Worker, call: int, kind: int, arn: str, context: bytes, payload: bytes) -> None:
+    def call(self, caller: Caller, call: int, kind: int, arn: str, context: bytes, payload: bytes) -> None:
         """An invocation of a function, or a request to a part of the core."""
         waits = kind == InvocationType.REQUEST_RESPONSE
-        worker.open_calls += 1
-        if worker.open_calls > limits.WORKER_CALLS_MAX:
-            self._finish(worker, call, refused(f"More than {limits.WORKER_CALLS_MAX} calls wait for an answer"))
+        caller.open_calls += 1
+        if caller.open_calls > limits.WORKER_CALLS_MAX:
+            text = f"More than {limits.WORKER_CALLS_MAX} calls wait for an answer"
+            self._finish(caller, call, refused(text, Refusal.FULL))
         elif arn in self._system_targets:
-            worker.run_beside(self._ask(self._system_targets[arn], worker, call, context, payload))
+            caller.run_beside(self._ask(self._system_targets[arn], caller, call, context, payload))
         elif arn in _NOT_HERE:
-            self._finish(worker, call, InvokeResult(InvokeStatus.OK, orjson.dumps(_NOT_HERE[arn])))
+            self._finish(caller, call, InvokeResult(InvokeStatus.OK, orjson.dumps(_NOT_HERE[arn])))
         elif len(payload) > self._limits.payload_bytes:
             text = f"The payload is {len(payload)} bytes, the limit is {self._limits.payload_bytes}"
-            self._finish(worker, call, refused(text))
+            self._finish(caller, call, refused(text, Refusal.TOO_LARGE))
         else:
-            done = (lambda result: self._finish(worker, call, result)) if waits else None
+            done = (lambda result: self._finish(caller, call, result)) if waits else None
             try:
                 self._submit(arn, Invocation(context, payload, done))
             except GgfastError as error:
-                self._finish(worker, call, refused(str(error)))
+                self._finish(caller, call, refused_by(error))
                 return
             if not waits:
-                self._finish(worker, call, EMPTY_RESULT)
+                self._finish(caller, call, EMPTY_RESULT)
 
-    def _finish(self, worker: Worker, call: int, result: InvokeResult) -> None:
+    def _finish(self, caller: Caller, call: int, result: InvokeResult) -> None:
         if call:
-            worker.answer(call, result)
+            caller.answer(call, result)
         else:
-            worker.open_calls -= 1
+            caller.open_calls -= 1
 
-    async def _ask(self, target: SystemTarget, worker: Worker, call: int, context: bytes, payload: bytes) -> None:
+    async def _ask(self, target: SystemTarget, caller: Caller, call: int, context: bytes, payload: bytes) -> None:
         try:
-            result = InvokeResult(InvokeStatus.OK, await target(worker.arn, context, payload))
+            result = InvokeResult(InvokeStatus.OK, await target(caller.arn, context, payload))
         except GgfastError as error:
-            result = refused(str(error))
+            result = refused_by(error)
         except Exception as error:
-            self._complain(worker.arn, "A request of a function failed inside the core.", repr(error))
+            self._complain(caller.arn, "A request of a function failed inside the core.", repr(error))
             result = refused("The core could not answer: see its runtime log")
-        self._finish(worker, call, result)
+        self._finish(caller, call, result)
 
     def _complain(self, arn: str, message: str, problem: str) -> None:
         """Write a complaint once in a while: a function that repeats its mistake must not fill the disk."""

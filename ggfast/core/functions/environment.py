@@ -120,6 +120,7 @@ def worker_plan(
     attached = attachments or Attachments()
     memory_kb = (given.memory_kb or limits.FUNCTION_MEMORY_KB_DEFAULT) if contained else 0
     code = CODE_MOUNT if contained else code_dir
+    prefix = "/" if contained else attached.resource_prefix
     config: dict[str, Any] = {
         "arn": function.arn,
         "name": parts.name,
@@ -134,7 +135,7 @@ def worker_plan(
         "code_dir": code,
         "sys_path": list(sys_path),
         "environment": function_environment(
-            function, facts, {**(variables or {}), **given.variables}, resource_prefix="/" if contained else ""
+            function, facts, {**(variables or {}), **given.variables}, resource_prefix=prefix
         ),
     }
     launch = launch_of(function, interpreter, memory_kb, code, RUNTIME_MOUNT if contained else str(RUNTIME_FILES))
@@ -148,10 +149,7 @@ def worker_plan(
         "memory_kb": memory_kb,
         "pids_max": pids_max,
         "sysfs": given.access_sysfs,
-        "mounts": [
-            {"source": mount.source, "destination": mount.destination, "writable": mount.writable}
-            for mount in attached.mounts
-        ],
+        "mounts": [mount.request for mount in attached.mounts],
         "devices": [{"path": device.path, "access": device.access} for device in attached.devices],
         "hostname": _hostname(parts.name),
     }

@@ -17,7 +17,8 @@ from ggfast import limits
 from ggfast.core.functions.environment import WorkerPlan
 from ggfast.core.functions.invocations import Durations, Invocation, InvokeResult, InvokeStatus, refused, unhandled
 from ggfast.core.functions.queue import WorkPool, WorkQueue
-from ggfast.core.functions.worker import Surroundings, Worker, WorkerState
+from ggfast.core.functions.surroundings import Surroundings
+from ggfast.core.functions.worker import Worker, WorkerState
 
 
 class Slots(Protocol):
@@ -53,6 +54,11 @@ class Figures:
     dropped: int = 0
     restarts: int = 0
     last_error: str = ""
+    memory_peak_kb: int = 0
+
+    def peak(self, kb: int) -> None:
+        """Remember the most memory a worker has used."""
+        self.memory_peak_kb = max(self.memory_peak_kb, kb)
 
 
 class FunctionRunner:
@@ -150,7 +156,7 @@ class FunctionRunner:
     def state(self) -> str:
         """One word for `status`."""
         states = {worker.state for worker in self.workers.values()}
-        if WorkerState.BUSY in states or WorkerState.IDLE in states:
+        if states & {WorkerState.BUSY, WorkerState.IDLE, WorkerState.AWAY}:
             return "running"
         if WorkerState.STARTING in states or WorkerState.LOADING in states:
             return "starting"
@@ -204,6 +210,13 @@ class FunctionRunner:
         self._changed()
         self.pump()
 
+    def away(self, worker: Worker) -> None:
+        """A worker that asks for its work does not ask at present."""
+        self._start_problem = ""
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._changed()
+
     def finished(self, worker: Worker, result: InvokeResult, seconds: float) -> None:
         """A handler call is over, one way or another."""
         figures = self.figures
@@ -212,8 +225,11 @@ class FunctionRunner:
         if result.status is not InvokeStatus.OK:
             figures.errors += 1
             figures.last_error = result.payload[:512].decode("utf-8", "replace")
-        if worker.state is not WorkerState.IDLE:
-            return
+        if worker.state is WorkerState.IDLE:
+            self.freed(worker)
+
+    def freed(self, worker: Worker) -> None:
+        """A worker is idle again: it takes the next work, or makes room where other functions wait for a place."""
         if not self.plan.pinned and self._slots.somebody_starves(self) and (self.live > 1 or not len(self.queue)):
             worker.retire()
             return
@@ -230,6 +246,7 @@ class FunctionRunner:
     def gone(self, worker: Worker, problem: str) -> None:
         """A worker is dead; `problem` is empty when it was asked to stop."""
         del self.workers[worker.instance]
+        self.figures.peak(worker.peak_kb)
         if problem and not self.closed:
             self.figures.last_error = problem
             self._died(worker, problem)

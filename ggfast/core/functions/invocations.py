@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 import orjson
 
 from ggfast import limits
+from ggfast.errors import GgfastError, LimitReached, Rejected
 
 
 class InvokeStatus(IntEnum):
@@ -31,6 +32,16 @@ class InvocationType(IntEnum):
     REQUEST_RESPONSE = 1
 
 
+class Refusal(Enum):
+    """Why an invocation did not begin; each is an HTTP status where callers see one (sdk-contract 2)."""
+
+    INVALID = 400
+    UNKNOWN = 404
+    TOO_LARGE = 413
+    FAILED = 500
+    FULL = 503
+
+
 class InvokeResult(NamedTuple):
     """Status and payload: the handler's bytes, an error document, or for REFUSED a plain text."""
 
@@ -43,6 +54,12 @@ class InvokeResult(NamedTuple):
         return {InvokeStatus.HANDLED: "Handled", InvokeStatus.UNHANDLED: "Unhandled"}.get(self.status, "")
 
 
+class RefusedResult(InvokeResult):
+    """A refusal that says why in a word too; equal to the plain result of the same text."""
+
+    why: Refusal = Refusal.FAILED
+
+
 EMPTY_RESULT = InvokeResult(InvokeStatus.OK, b"")
 Done = Callable[[InvokeResult], None]
 
@@ -52,9 +69,21 @@ def unhandled(message: str) -> InvokeResult:
     return InvokeResult(InvokeStatus.UNHANDLED, orjson.dumps({"errorMessage": message}))
 
 
-def refused(text: str) -> InvokeResult:
+def refused(text: str, why: Refusal = Refusal.FAILED) -> RefusedResult:
     """An invocation that did not begin."""
-    return InvokeResult(InvokeStatus.REFUSED, text.encode())
+    result = RefusedResult(InvokeStatus.REFUSED, text.encode("utf-8", "replace"))
+    result.why = why
+    return result
+
+
+def refused_by(error: GgfastError) -> RefusedResult:
+    """The same from what `submit` raised."""
+    if isinstance(error, LimitReached):
+        return refused(str(error), Refusal.FULL)
+    if isinstance(error, Rejected):
+        known = {refusal.value: refusal for refusal in Refusal}
+        return refused(str(error), known.get(error.reason_code or 0, Refusal.FAILED))
+    return refused(str(error))
 
 
 class Invocation:

@@ -12,8 +12,6 @@ Sources: greengrass-core 6; sandbox 10; design 3 (the daemon may be replaced whi
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,13 +30,15 @@ from ggfast.core.functions.invocations import (
     Invocation,
     InvocationType,
     InvokeResult,
-    refused,
+    refused_by,
 )
 from ggfast.core.functions.logs import LineSink
 from ggfast.core.functions.queue import WorkPool
-from ggfast.core.functions.worker import Channel, Exit, Surroundings, Worker
+from ggfast.core.functions.surroundings import Channel, Exit, Surroundings
+from ggfast.core.functions.tokens import KEY_BYTES, token_of
+from ggfast.core.functions.worker import Worker
 from ggfast.counters import Counters
-from ggfast.errors import GgfastError, LimitReached, OperatingError, Rejected
+from ggfast.errors import GgfastError, OperatingError, Rejected
 from ggfast.log import SystemLog
 
 
@@ -71,6 +71,7 @@ class FunctionStatus:
     instances: int
     pids: tuple[int, ...]
     memory_kb: int
+    memory_peak_kb: int
     memory_limit_kb: int
     queued: int
     invocations: int
@@ -157,11 +158,13 @@ class FunctionManager:
         self._leaving: set[FunctionRunner] = set()
         self._pool = WorkPool(self._settings.work_items_max)
         self._slots = _OnDemandSlots(self._settings.concurrent_max, self._functions, counters)
-        self._token_key = self._settings.token_key or secrets.token_bytes(32)
+        self._token_key = self._settings.token_key or secrets.token_bytes(KEY_BYTES)
         self.system_targets = system_targets if system_targets is not None else {}
-        calls = Calls(router, self._settings.message_limits, self.system_targets, self.submit, clock, counters, log)
+        self.calls = Calls(
+            router, self._settings.message_limits, self.system_targets, self.submit, clock, counters, log
+        )
         self._around = Surroundings(
-            loop, clock, channel, counters, log, function_log, calls, set(), secrets.randbits(31)
+            loop, clock, channel, counters, log, function_log, self.calls, set(), secrets.randbits(31)
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -268,7 +271,7 @@ class FunctionManager:
             try:
                 self.submit(arn, Invocation(client_context, payload))
             except GgfastError as error:
-                return refused(str(error))
+                return refused_by(error)
             return EMPTY_RESULT
         future: asyncio.Future[InvokeResult] = self._loop.create_future()
 
@@ -279,7 +282,7 @@ class FunctionManager:
         try:
             self.submit(arn, Invocation(client_context, payload, done))
         except GgfastError as error:
-            return refused(str(error))
+            return refused_by(error)
         return await future
 
     def submit(self, arn: str, invocation: Invocation) -> None:
@@ -290,23 +293,24 @@ class FunctionManager:
         if len(invocation.context) > limits.INVOKE_CONTEXT_BYTES_MAX:
             raise Rejected("The client context is longer than 65535 bytes.", reason_code=413)
         if invocation.size > limits.INVOKE_RESULT_BYTES_MAX:
-            maximum = limits.INVOKE_RESULT_BYTES_MAX
-            raise LimitReached("the size of payload and client context in bytes", invocation.size, maximum)
+            found, maximum = invocation.size, limits.INVOKE_RESULT_BYTES_MAX
+            raise Rejected(f"Payload and client context are {found} bytes, the limit is {maximum}.", reason_code=413)
         runner.submit(invocation)
 
     # --- looking ----------------------------------------------------------------------------------------
+
+    @property
+    def deployed(self) -> tuple[str, ...]:
+        """The ARNs of the deployed functions."""
+        return tuple(self._functions)
 
     async def status(self) -> list[FunctionStatus]:
         """One row for each deployed function, in the order of their ARNs."""
         return [await self._row(runner) for _, runner in sorted(self._functions.items())]
 
-    def identify(self, token: str) -> str | None:
-        """The function whose worker was given this token, for requests that come over TCP."""
-        for runner in self._functions.values():
-            for worker in runner.workers.values():
-                if hmac.compare_digest(worker.token.encode(), token.encode()):
-                    return runner.plan.arn
-        return None
+    def identify(self, token: bytes) -> Worker | None:
+        """The worker that was given this token, for requests that come over TCP."""
+        return self._around.whose(token)
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -317,7 +321,7 @@ class FunctionManager:
         return runner
 
     def _token(self, instance: str) -> str:
-        return hmac.new(self._token_key, instance.encode(), hashlib.sha256).hexdigest()
+        return token_of(self._token_key, instance)
 
     def _worker(self, instance: str) -> Worker | None:
         for runner in (*self._functions.values(), *self._leaving):
@@ -346,9 +350,11 @@ class FunctionManager:
         workers = [worker for worker in runner.workers.values() if worker.pid]
         for worker in workers:
             try:
-                memory_kb += max(int((await self._around.channel.stat(worker.instance)).get("memory_kb", 0)), 0)
+                now = await self._around.channel.stat(worker.instance)
             except OperatingError:
                 continue  # it ended meanwhile
+            memory_kb += max(int(now.get("memory_kb", 0)), 0)
+            runner.figures.peak(int(now.get("memory_peak_kb", 0)))
         figures, plan = runner.figures, runner.plan
         return FunctionStatus(
             plan.arn,
@@ -358,6 +364,7 @@ class FunctionManager:
             runner.live,
             tuple(worker.pid for worker in workers),
             memory_kb,
+            figures.memory_peak_kb,
             plan.memory_kb,
             len(runner.queue),
             figures.invocations,

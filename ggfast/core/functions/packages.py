@@ -17,11 +17,13 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ggfast import limits
+from ggfast.core.functions import tararchive
 from ggfast.core.functions.archive import Entry, read_content, read_entries
 from ggfast.errors import ConfigError, LimitReached, Problem, StorageFailed
 
@@ -41,6 +43,18 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What kind of package is taken: its name in texts, what is said to be expected, its bounds in bytes."""
+
+    noun: str = "function package"
+    expected: str = "a function package: a folder or a zip archive"
+    archive_bytes_max: int = field(default_factory=lambda: limits.PACKAGE_ARCHIVE_BYTES_MAX)
+    bytes_max: int = field(default_factory=lambda: limits.PACKAGE_BYTES_MAX)
+    folder: bool = True  # else a .tar.gz may stand for the zip
+    needs_parents: bool = False  # of a .tar.gz: every file lies in a directory that the archive holds
+
+
+@dataclass(frozen=True, slots=True)
 class _Item:
     """One file or directory to be written."""
 
@@ -51,15 +65,23 @@ class _Item:
     content: Callable[[], Iterator[bytes]]
 
 
-def unpack(source: Path, target: Path, *, python: bool = True, owner: tuple[int, int] | None = None) -> Package:
-    """Write the package at `source` (folder or zip) into the new directory `target`.
+def unpack(
+    source: Path,
+    target: Path,
+    *,
+    python: bool = True,
+    owner: tuple[int, int] | None = None,
+    form: Form | None = None,
+) -> Package:
+    """Write the package at `source` (folder, zip or what `form` takes) into the new directory `target`.
 
     `python` also compiles its modules, so that workers need not. `owner` (uid, gid) is given to everything written.
     Raises ConfigError naming each entry at fault, LimitReached if the disk has no room, StorageFailed if it fails.
     """
+    form = form or Form()
     try:
-        with _Source(source) as items:
-            _judge(source, items)
+        with _Source(source, target, form) as items:
+            _judge(source, items, form)
             _need_room(target.parent, sum(item.size_bytes for item in items))
             _make_directory(target, owner)
             try:
@@ -69,11 +91,9 @@ def unpack(source: Path, target: Path, *, python: bool = True, owner: tuple[int,
                 shutil.rmtree(target, ignore_errors=True)
                 raise
     except ValueError as error:
-        raise _refused(
-            source, [Problem(source.name, str(error), "a function package: a folder or a zip archive")]
-        ) from None
+        raise _refused(source, form, [Problem(source.name, str(error), form.expected)]) from None
     except OSError as error:
-        raise StorageFailed(f"the package {source} cannot be unpacked to {target}: {error}") from error
+        raise StorageFailed(f"the {form.noun} {source} cannot be unpacked to {target}: {error}") from error
     files = [item for item in items if not item.is_directory]
     return Package(digest, len(files), sum(item.size_bytes for item in files), tuple(notes))
 
@@ -81,18 +101,25 @@ def unpack(source: Path, target: Path, *, python: bool = True, owner: tuple[int,
 class _Source:
     """The items of a folder or an archive; the archive stays open while they are read."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, target: Path, form: Form) -> None:
         self._source = source
+        self._target = target
+        self._form = form
         self._file = None if source.is_dir() else source.open("rb")
 
     def __enter__(self) -> list[_Item]:
         try:
             if self._file is None:
+                if not self._form.folder:
+                    raise ValueError("a folder")
                 return _folder_items(self._source)
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 raise ValueError("neither a folder nor a regular file")
             file = self._file
-            return [_archive_item(entry, lambda entry=entry: read_content(file, entry)) for entry in read_entries(file)]  # type: ignore[misc]  # a default argument binds the loop variable
+            if not self._form.folder and file.peek(2)[:2] == tararchive.MAGIC:
+                return _tar_items(file, self._source, self._target, self._form)
+            entries = read_entries(file, self._form.archive_bytes_max)
+            return [_archive_item(entry, lambda entry=entry: read_content(file, entry)) for entry in entries]  # type: ignore[misc]  # a default argument binds the loop variable
         except BaseException:
             self.__exit__()
             raise
@@ -112,6 +139,24 @@ def _archive_item(entry: Entry, content: Callable[[], Iterator[bytes]]) -> _Item
         raise _Fault(entry.name, "a setuid or setgid file")
     name = entry.name.removesuffix("/") if entry.is_directory else entry.name
     return _Item(name, entry.is_directory, bool(entry.mode & 0o111), entry.size_bytes, content)
+
+
+def _tar_items(file: BinaryIO, source: Path, target: Path, form: Form) -> list[_Item]:
+    entries = tararchive.read_entries(file, form.archive_bytes_max, form.bytes_max)
+    held: set[str] = set()
+    for entry in entries:
+        parent = entry.name.rpartition("/")[0]
+        if entry.is_directory:
+            held.add(entry.name)
+        elif parent not in held and (parent or form.needs_parents) and not _name_fault(entry.name):
+            text = f"open {target}/{entry.name}: no such file or directory"
+            raise ValueError(f"Error while unpacking the file from {source} to {target}, error: {text}")
+    contents = tararchive.Contents(file, form.archive_bytes_max, form.bytes_max)
+    return [
+        _Item(entry.name, entry.is_directory, bool(entry.mode & 0o111), entry.size_bytes, partial(contents.read, entry))
+        for entry in entries
+        if entry.name
+    ]
 
 
 class _Fault(ValueError):
@@ -176,7 +221,7 @@ def _file_content(path: Path, size: int) -> Iterator[bytes]:
 # --- judging ----------------------------------------------------------------------------------------------
 
 
-def _judge(source: Path, items: list[_Item]) -> None:
+def _judge(source: Path, items: list[_Item], form: Form) -> None:
     problems: list[Problem] = []
     kinds: dict[str, bool] = {}
     spelled: dict[str, str] = {}
@@ -189,15 +234,15 @@ def _judge(source: Path, items: list[_Item]) -> None:
     total = sum(item.size_bytes for item in items)
     if len(items) > limits.PACKAGE_ENTRIES_MAX:
         problems.append(Problem(source.name, f"{len(items)} entries", f"at most {limits.PACKAGE_ENTRIES_MAX}"))
-    if total > limits.PACKAGE_BYTES_MAX:
-        problems.append(Problem(source.name, f"{total} bytes unpacked", f"at most {limits.PACKAGE_BYTES_MAX}"))
+    if total > form.bytes_max:
+        problems.append(Problem(source.name, f"{total} bytes unpacked", f"at most {form.bytes_max}"))
     if source.is_file() and total > limits.PACKAGE_RATIO_FREE_BYTES:
         packed = source.stat().st_size
         if total > packed * limits.PACKAGE_RATIO_MAX:
             found = f"{total} bytes out of {packed}"
             problems.append(Problem(source.name, found, f"at most {limits.PACKAGE_RATIO_MAX} times the packed size"))
     if problems:
-        raise _refused(source, problems)
+        raise _refused(source, form, problems)
 
 
 def _name_fault(name: str) -> str:
@@ -247,8 +292,8 @@ def _need_room(directory: Path, wanted: int) -> None:
         raise LimitReached("the unpacked size of the package in bytes", wanted, max(room, 0), hint=hint)
 
 
-def _refused(source: Path, problems: list[Problem]) -> ConfigError:
-    return ConfigError(f"The function package {source.name} is refused.", problems)
+def _refused(source: Path, form: Form, problems: list[Problem]) -> ConfigError:
+    return ConfigError(f"The {form.noun} {source.name} is refused.", problems)
 
 
 # --- writing ----------------------------------------------------------------------------------------------

@@ -4,6 +4,10 @@
         │                  │           │         │
         └──────────────────┴─► ENDING ◄┴─────────┘ ─exited─► GONE
 
+A program that runs its own loop asks for its work by HTTP instead: it is AWAY when no such request waits, IDLE when
+one does. Work that a request has taken away is not handed out a second time: should the connection break, it ends
+by its time-out.
+
 A worker is hostile: whatever it sends, it can only end itself. An invocation it was given is settled exactly
 once, whichever way the worker ends. Sources: greengrass-core 6.1, 6.7, 14.4; sandbox 10.
 """
@@ -12,86 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from ggfast import limits
 from ggfast._ext.frames import WorkerLink
-from ggfast.clock import Clock
 from ggfast.core.functions.environment import WorkerPlan
 from ggfast.core.functions.invocations import Invocation, InvokeResult, InvokeStatus, refused, unhandled
-from ggfast.core.functions.logs import LineSink, LogPipe
-from ggfast.counters import Counters
+from ggfast.core.functions.logs import LogPipe
+from ggfast.core.functions.surroundings import Exit, Owner, Side, Spawned, Surroundings, token_digest
 from ggfast.errors import OperatingError
-from ggfast.log import Level, SystemLog
-
-
-class Spawned(Protocol):
-    """A started worker: its pid, the near ends of its socket and log pipes, now owned by the receiver."""
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def ipc(self) -> socket.socket: ...
-    @property
-    def stdout(self) -> int: ...
-    @property
-    def stderr(self) -> int: ...
-
-
-class Channel(Protocol):
-    """What the daemon can ask the spawner. Failures raise OperatingError."""
-
-    async def spawn(self, instance: str, spec: Mapping[str, Any]) -> Spawned: ...
-    async def adopt(self, instance: str) -> Spawned: ...
-    async def kill(self, instance: str) -> None: ...
-    async def stat(self, instance: str) -> Mapping[str, Any]: ...
-    async def list(self) -> list[dict[str, Any]]: ...
-
-
-class CallHandler(Protocol):
-    """Where a worker's own calls go."""
-
-    def publish(self, worker: Worker, call: int, context: bytes, payload: bytes) -> None: ...
-    def call(self, worker: Worker, call: int, kind: int, arn: str, context: bytes, payload: bytes) -> None: ...
-
-
-class Owner(Protocol):
-    """Told about everything that happens to a worker; `gone` is the last call."""
-
-    def ready(self, worker: Worker) -> None: ...
-    def finished(self, worker: Worker, result: InvokeResult, seconds: float) -> None: ...
-    def ending(self, worker: Worker) -> None: ...
-    def gone(self, worker: Worker, problem: str) -> None: ...
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What every worker of the core shares."""
-
-    loop: asyncio.AbstractEventLoop
-    clock: Clock
-    channel: Channel
-    counters: Counters
-    log: SystemLog
-    function_log: Callable[[str], LineSink]
-    calls: CallHandler
-    tasks: set[asyncio.Task[None]]
-    number: int = 0
-
-    def next_number(self) -> int:
-        """An invocation number no running worker has."""
-        self.number = (self.number + 1) & 0xFFFFFFFF
-        return self.number
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside; it is kept until it ends."""
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+from ggfast.log import Level
 
 
 class WorkerState(Enum):
@@ -101,43 +37,9 @@ class WorkerState(Enum):
     LOADING = "loading"
     IDLE = "idle"
     BUSY = "busy"
+    AWAY = "away"
     ENDING = "ending"
     GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended, as the spawner saw it."""
-
-    status: int | None = None
-    signal: int | None = None
-    oom: bool = False
-    peak_kb: int = 0
-    limit_kb: int = 0
-    error: str = ""
-
-    @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> Exit:
-        """Read the spawner's `exited` event."""
-        problem = event.get("error")
-        text = f"{problem.get('step')} failed: errno {problem.get('errno')}" if isinstance(problem, dict) else ""
-        return cls(
-            event.get("exit_status"),
-            event.get("signal"),
-            bool(event.get("oom")),
-            int(event.get("memory_peak_kb") or 0),
-            int(event.get("memory_limit_kb") or 0),
-            text,
-        )
-
-    @property
-    def state(self) -> str:
-        """V1's words: `signal: killed`, `exit status 1`."""
-        if self.error:
-            return f"container set-up: {self.error}"
-        if self.signal is not None:
-            return f"signal: {(signal.strsignal(self.signal) or str(self.signal)).lower()}"
-        return f"exit status {self.status if self.status is not None else 'unknown'}"
 
 
 class Worker:
@@ -151,6 +53,7 @@ class Worker:
         self.state = WorkerState.STARTING
         self.pid = 0
         self.was_ready = False
+        self.peak_kb = 0  # memory, known at its end
         self.open_calls = 0
         self.started_at = around.clock.monotonic()
         self.idle_since = self.started_at
@@ -170,7 +73,11 @@ class Worker:
         self._exit: Exit | None = None
         self._swept_frames = -1
         self._adopted = False
+        self.side: Side | None = None
+        self.is_cut_off = False
+        self._by_request = False
         self._load_s = max(plan.timeout_s, limits.WORKER_LOAD_S_MIN)
+        around.workers[token_digest(token.encode())] = self
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -217,7 +124,9 @@ class Worker:
         self._number = number = around.next_number()
         self._run_at = around.clock.monotonic()
         self._arm(self.plan.timeout_s)
-        if not self._link.send_work(number, invocation.context, invocation.payload):
+        if self._by_request and self.side is not None:
+            self.side.give(number, invocation)
+        elif not self._link.send_work(number, invocation.context, invocation.payload):
             self.end("it does not read its socket")
 
     def retire(self) -> None:
@@ -231,9 +140,8 @@ class Worker:
         self._around.log.debug("wait 1s for container to stop", functionArn=self.arn, workerId=self.instance)
         if self._link is not None:
             self._link.send_shutdown()
-        if self.state is WorkerState.IDLE:
-            self._to_ending()
-            self._arm(limits.WORKER_STOP_S)
+        if self.state in (WorkerState.IDLE, WorkerState.AWAY):
+            self._stop_soon()
         elif self._deadline is not None:
             left = self._deadline - self._around.clock.monotonic()
             self._arm(min(left, limits.WORKER_FINISH_S))
@@ -245,8 +153,7 @@ class Worker:
         started = self.state is not WorkerState.STARTING
         self._reason = self._reason or reason
         self._to_ending()
-        if self._link is not None:
-            self._link.close()
+        self._cut_off()
         self._settle(result or unhandled(f"The function's worker was ended: {reason}"))
         if started:
             self._kill()
@@ -260,8 +167,9 @@ class Worker:
             return
         if self.state is not WorkerState.ENDING:
             self._to_ending()
+        self.peak_kb = how.peak_kb
         self._link.drain()
-        self._link.close()
+        self._cut_off()
         for pipe in self._pipes:
             pipe.drain()
         self._log_end(how)
@@ -311,6 +219,38 @@ class Worker:
         self._become_idle()
         self._owner.ready(self)
 
+    # --- the same by HTTP (called by the worker's side) -----------------------------------------------------
+
+    def initialised_by_request(self, ok: bool, text: str) -> None:
+        """It runs its own loop and is initialised, or could not be. Nothing happens when it said so before."""
+        if not ok or self.state is not WorkerState.LOADING:
+            self.initialised(ok, text)
+            return
+        self._by_request = self.was_ready = True
+        self._go_away()
+        self._owner.away(self)
+
+    def asks_for_work(self) -> bool:
+        """A request for work waits at its side; False when its work comes over its socket."""
+        tell = self._owner.ready if self.state is WorkerState.LOADING else self._owner.freed
+        if self.state is WorkerState.LOADING:
+            self.initialised_by_request(True, "")
+        if self._by_request and self.state is WorkerState.AWAY:
+            self._become_idle()
+            tell(self)
+        return self._by_request
+
+    def asks_no_more(self) -> None:
+        """No request for work waits any longer."""
+        if self._by_request and self.state is WorkerState.IDLE:
+            self._go_away()
+            self._owner.away(self)
+
+    @property
+    def may_have_earlier_work(self) -> bool:
+        """Whether a result it brings may belong to an invocation of an earlier daemon."""
+        return self._adopted and self.state is WorkerState.LOADING
+
     def result(self, invocation: int, payload: bytes) -> None:
         """`R`: the handler returned."""
         if len(payload) > limits.INVOKE_RESULT_BYTES_MAX:
@@ -337,12 +277,14 @@ class Worker:
         """The stream is over or broken; a process that closed its socket and lives on is killed."""
         if not self.lives:
             return
-        if reason.startswith("it closed its socket"):
+        if not reason.startswith("it closed its socket"):
+            self.end(reason)
+        elif self._by_request or (self.plan.is_launch and self.state is WorkerState.LOADING):
+            pass  # a program that has no use for its socket may close it: its exit tells the end
+        else:
             self._suspicion = reason
             self._to_ending()
             self._arm(limits.WORKER_STOP_S)
-        else:
-            self.end(reason)
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -361,14 +303,37 @@ class Worker:
         if self._exit is not None:
             self.exited(self._exit)
         elif self.state is WorkerState.ENDING:
-            if self._link is not None:
-                self._link.close()
+            self._cut_off()
             self._kill()
+
+    def _cut_off(self) -> None:
+        """Hear nothing more of it."""
+        self.is_cut_off = True
+        if self._link is not None:
+            self._link.close()
+        if self.side is not None:
+            self.side.close()
 
     def _become_idle(self) -> None:
         self.state = WorkerState.IDLE
         self._deadline = None
         self.idle_since = self._around.clock.monotonic()
+
+    def _go_away(self) -> None:
+        """Until it asks for work; an on-demand worker does so soon, or its place is given to another."""
+        self.state = WorkerState.AWAY
+        self._deadline = None
+        if not self.plan.pinned:
+            self._arm(self._load_s)
+
+    def _stop_soon(self) -> None:
+        """It has no work and takes none: X tells a worker that reads its socket to end, SIGTERM any other program."""
+        self._to_ending()
+        self._arm(limits.WORKER_STOP_S)
+        if self.side is not None:
+            self.side.retire()
+        if self._by_request:
+            self._around.run(self._send_term())
 
     def _to_ending(self) -> None:
         self.state = WorkerState.ENDING
@@ -379,10 +344,12 @@ class Worker:
             self._around.counters.add("functions.dropped.late_result")
             return
         if self.state is WorkerState.BUSY:
-            self._become_idle()
+            if self._by_request:
+                self._go_away()
+            else:
+                self._become_idle()
             if self._asked_to_stop:
-                self._to_ending()
-                self._arm(limits.WORKER_STOP_S)
+                self._stop_soon()
         self._settle(result)
 
     def _settle(self, result: InvokeResult) -> None:
@@ -395,6 +362,12 @@ class Worker:
     def _kill(self) -> None:
         self._arm(limits.WORKER_EXIT_S)
         self._around.run(self._send_kill())
+
+    async def _send_term(self) -> None:
+        try:
+            await self._around.channel.kill(self.instance, signal.SIGTERM)
+        except OperatingError as error:  # the news of its end is on the way, or SIGKILL follows
+            self._around.log.debug("SIGTERM not sent.", functionArn=self.arn, workerId=self.instance, reason=str(error))
 
     async def _send_kill(self) -> None:
         try:
@@ -409,8 +382,7 @@ class Worker:
         self._reason = self._reason or problem
         if self.state is not WorkerState.ENDING:
             self._to_ending()
-        if self._link is not None:
-            self._link.close()
+        self._cut_off()
         for pipe in self._pipes:
             pipe.drain()
         self._around.log.error(message, functionArn=self.arn, workerId=self.instance, reason=problem)
@@ -419,6 +391,7 @@ class Worker:
 
     def _forget(self, problem: str) -> None:
         self.state = WorkerState.GONE
+        self._around.workers.pop(token_digest(self.token.encode()), None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -481,6 +454,8 @@ class Worker:
             self._around.counters.add("functions.killed.timeout")
             text = f"Task timed out after {self.plan.timeout_s:g} seconds"
             self.end(text, unhandled(text))
+        elif self.state is WorkerState.AWAY:
+            self.end(f"it did not ask for its next work within {self._load_s:g} seconds")
         elif self.state is WorkerState.LOADING and self.plan.pinned and not self._adopted:
             self._around.log.warn("The function is still initialising.", functionArn=self.arn, workerId=self.instance)
         elif self.state is WorkerState.LOADING:

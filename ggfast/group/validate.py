@@ -306,9 +306,7 @@ class _Judge:
             if rules.run_as_uids is not None and run_as.uid is not None and run_as.uid not in rules.run_as_uids:
                 self.problems.add(f"{path}.Uid", str(run_as.uid), "an id that config.json lists in ggfast.runAsUids")
             elif run_as.uid in rules.denied_uids:
-                expected = (
-                    "an account that is not the core's own and in no group as good as root; if it is meant, "
-                )
+                expected = "an account that is not the core's own and in no group as good as root; if it is meant, "
                 expected += "list all that functions may run as in ggfast.runAsUids in config.json"
                 self.problems.add(f"{path}.Uid", str(run_as.uid), expected)
             if run_as.gid in rules.denied_gids:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.sandbox.harness import Sandbox, Worker
+from tests.sandbox.hostile import call_numbers
 from tests.sandbox.test_supervisor import alive, daemon_pid, gone, zygote_of
 from tests.sandbox.test_workers import ECHO, IDENTITY, echo
 

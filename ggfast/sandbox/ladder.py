@@ -179,7 +179,8 @@ def group_problems(layout: Layout, tops: Iterable[str]) -> dict[str, str]:
         found["device rules"] = problem
     memory = layout.find("memory")
     files = {name for top in tops for name in _names(top)}
-    if memory is not None and files:
+    limit = "memory.max" if memory is not None and memory.version == 2 else "memory.limit_in_bytes"
+    if memory is not None and limit in files:
         swap = "memory.swap.max" if memory.version == 2 else "memory.memsw.limit_in_bytes"
         if swap not in files and _has_swap():
             found["swap accounting"] = f"no {swap}"

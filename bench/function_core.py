@@ -1,7 +1,7 @@
 """The daemon of the function benchmark: broker on plain TCP, router and function manager; nothing else of a core.
 
-Started by the supervisor; reads one JSON file: {"functions": [{"name", "code", "pinned"}], "table": [[source,
-subject, target]]}.
+Started by the supervisor; reads one JSON file: {"functions": [{"name", "arn", "code", "pinned"}], "table": [[source,
+subject, target]]}. A function may name another `runtime`, `handler`, `interpreter` and `memory_kb`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import uvloop
 from ggfast._ext.routes import Router
 from ggfast.clock import SystemClock
 from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
-from ggfast.core.functions.manager import FunctionManager
+from ggfast.core.functions.manager import FunctionManager, ManagerSettings
 from ggfast.counters import Counters
 from ggfast.group.document import Function, FunctionConfiguration
 from ggfast.log import Level, LogRule, SystemLog
@@ -27,6 +27,8 @@ from ggfast.mqtt.broker import Broker
 from ggfast.mqtt.hooks import OpenHooks
 from ggfast.mqtt.limits import BrokerLimits
 from ggfast.sandbox.channel import SpawnerChannel
+
+WORKERS_MAX = 500  # no worker makes room for another: each start is a cold one, each memory that of one
 
 
 class _NoLog:
@@ -54,7 +56,8 @@ async def serve(
 
     spawner = SpawnerChannel(loop, channel, event)
     log = SystemLog(Path(document["log"]), LogRule(Level.INFO), clock, counters)
-    manager = FunctionManager(loop, spawner, router, counters, log, clock, lambda _arn: _NoLog())
+    settings = ManagerSettings(concurrent_max=WORKERS_MAX)
+    manager = FunctionManager(loop, spawner, router, counters, log, clock, lambda _arn: _NoLog(), settings)
     await manager.apply([_plan(row, ids) for row in document["functions"]])
     await broker.serve(listener)
     await spawner.ready()
@@ -64,9 +67,17 @@ async def serve(
 
 
 def _plan(row: Mapping[str, Any], ids: tuple[int, int]) -> WorkerPlan:
-    configuration = FunctionConfiguration(pinned=row["pinned"], memory_kb=65_536, timeout_s=30)
-    function = Function(row["name"], row["arn"], "main.handler", configuration=configuration)
-    return worker_plan(function, CoreFacts(region="eu-west-1"), Identity(*ids), row["code"], log_level=Level.INFO)
+    memory_kb = row.get("memory_kb", 65_536)
+    configuration = FunctionConfiguration(pinned=row["pinned"], memory_kb=memory_kb, timeout_s=30)
+    function = Function(
+        row["name"],
+        row["arn"],
+        row.get("handler", "main.handler"),
+        row.get("runtime", "python3"),
+        configuration=configuration,
+    )
+    facts, interpreter = CoreFacts(region="eu-west-1"), row.get("interpreter", "")
+    return worker_plan(function, facts, Identity(*ids), row["code"], interpreter=interpreter, log_level=Level.INFO)
 
 
 def main() -> None:

@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import contextlib
 import importlib.metadata
 import json
 import os
-import platform
 import py_compile
 import re
 import shutil
-import signal
-import socket
 import statistics
-import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec, launch
+from bench import runtimes
+from bench.function_device import DEVICE, Device, copy_sdk, running_core, worker_memory
+from bench.machine import machine
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-WORKERS = REPOSITORY / "ggfast" / "core" / "workers" / "python"
-DEVICE = "bench-device"
-FUNCTION_ID = 65_534  # nobody: exists on every machine and owns nothing
-DAEMON_ID = 65_533
 COLD_STARTS = 10  # of each kind, one function each; both together below the 25 on-demand workers that may live
 COLD_PAUSE_S = 0.2  # between two cold starts: each is a single one
 WINDOW = 64  # messages in flight when the rate is measured
@@ -71,116 +61,6 @@ IDLE = "def handler(event, context):\n    pass\n"
 IDLE_SDK = "import greengrasssdk\nclient = greengrasssdk.client('iot-data')\n" + IDLE
 
 
-class Device:
-    """A QoS 0 MQTT client on a blocking socket."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 20)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._input = bytearray()
-        name = _text(DEVICE)
-        self._send(b"\x10", _text("MQTT") + b"\x04\x02\x00\x00" + name)
-        self._packet()
-        self._send(b"\x82", b"\x00\x01" + _text("#") + b"\x00")
-        self._packet()
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Send one message."""
-        self._send(b"\x30", _text(topic) + payload)
-
-    def expect(self) -> bytes:
-        """Wait for one message; returns its packet body."""
-        kind, body = self._packet()
-        if kind >> 4 != 3:
-            raise RuntimeError(f"a packet of type {kind >> 4}, expected a message")
-        return body
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-
-    def _send(self, kind: bytes, body: bytes) -> None:
-        length, size = bytearray(), len(body)
-        while True:
-            size, low = divmod(size, 128)
-            length.append(low | (0x80 if size else 0))
-            if not size:
-                break
-        self._socket.sendall(kind + length + body)
-
-    def _packet(self) -> tuple[int, bytes]:
-        while True:
-            found = self._complete()
-            if found is not None:
-                return found
-            data = self._socket.recv(65_536)
-            if not data:
-                raise RuntimeError("the broker closed the connection")
-            self._input += data
-
-    def _complete(self) -> tuple[int, bytes] | None:
-        size = shift = 0
-        for at in range(1, min(len(self._input), 5)):
-            size |= (self._input[at] & 0x7F) << shift
-            shift += 7
-            if self._input[at] < 0x80:
-                end = at + 1 + size
-                if len(self._input) < end:
-                    return None
-                found = self._input[0], bytes(self._input[at + 1 : end])
-                del self._input[:end]
-                return found
-        return None
-
-
-@dataclass(frozen=True)
-class RunningCore:
-    """A supervisor with the benchmark's daemon."""
-
-    pid: int
-    port: int
-
-
-@contextlib.contextmanager
-def running_core(directory: Path, functions: list[dict[str, Any]], table: list[list[str]]) -> Iterator[RunningCore]:
-    """Start supervisor and daemon in the background; end them afterwards."""
-    (directory / "state").mkdir()
-    (directory / "log").mkdir()
-    os.chown(directory / "log", DAEMON_ID, DAEMON_ID)
-    document = {"functions": functions, "table": table, "log": str(directory / "log" / "runtime.log")}
-    (directory / "core.json").write_text(json.dumps(document))
-    listener = socket.create_server(("127.0.0.1", 0))
-    ids = ("--uid", str(FUNCTION_ID), "--gid", str(FUNCTION_ID))
-    spec = LaunchSpec(
-        name=f"bench{os.getpid()}",
-        title="ggfast-bench",
-        daemon=DaemonLaunch(
-            (sys.executable, "-m", "bench.function_core", "--document", str(directory / "core.json"), *ids),
-            DAEMON_ID,
-            DAEMON_ID,
-            environment={"PYTHONPATH": str(REPOSITORY), "LANG": "C.UTF-8"},
-        ),
-        pid_file=str(directory / "state" / "core.pid"),
-        state_dir=str(directory / "state"),
-        crash_log=str(directory / "log" / "crash.log"),
-        policy={
-            "uids": [[FUNCTION_ID, FUNCTION_ID]],
-            "gids": [[FUNCTION_ID, FUNCTION_ID]],
-            "code_prefixes": [str(directory)],
-            "spawns_per_second": 1_000.0,
-        },
-        worker={"python_path": [str(WORKERS)], "module": "ggworker", "runtime_dir": str(WORKERS)},
-        listeners={"mqtt": listener.fileno()},
-    )
-    pid = launch(spec, background=True)
-    try:
-        yield RunningCore(pid, listener.getsockname()[1])
-    finally:
-        listener.close()
-        os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
-
-
 def make_functions(directory: Path) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """The echo function, two idle ones and the cold ones, with the table between them and the device."""
     sources = {"echo": (ECHO, True), "idle": (IDLE, True), "idlesdk": (IDLE_SDK, True), "caller": (CALLER, True)}
@@ -198,15 +78,6 @@ def make_functions(directory: Path) -> tuple[list[dict[str, Any]], list[list[str
         functions.append({"name": name, "arn": arn, "code": str(code), "pinned": pinned})
         table += [[DEVICE, f"{name}/in", arn], [arn, f"out/{name}/in", DEVICE]]
     return functions, table
-
-
-def copy_sdk(target: Path) -> None:
-    """Bundle the installed SDK as users' packages do."""
-    for file in importlib.metadata.files("greengrasssdk") or ():
-        if file.parts[0] == "greengrasssdk" and file.suffix == ".py":
-            destination = target / file
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(str(file.locate()), destination)
 
 
 def round_trips(device: Device, seconds: float) -> dict[str, float]:
@@ -254,48 +125,6 @@ def cold_starts(device: Device, functions: list[dict[str, Any]], prefix: str) ->
     return {"p50_ms": statistics.median(samples), "min_ms": min(samples), "max_ms": max(samples), "samples": samples}
 
 
-def worker_memory(supervisor: int, name: str) -> dict[str, int]:
-    """Kilobytes of the worker of function `name` that no other process shares, and its proportional share."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            zygote = _parent(int(entry.name))
-            if _parent(zygote) == supervisor and f"ggfast-worker {name}-" in (entry / "cmdline").read_text():
-                return _memory_of(entry / "smaps_rollup")
-    raise RuntimeError(f"no running worker of {name} under process {supervisor}")
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _memory_of(path: Path) -> dict[str, int]:
-    fields = {}
-    for line in path.read_text().splitlines()[1:]:
-        key, _, value = line.partition(":")
-        fields[key] = int(value.split()[0])
-    return {"unique_kb": fields["Private_Clean"] + fields["Private_Dirty"], "pss_kb": fields["Pss"]}
-
-
-def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("model name", "Model")):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "uvloop": importlib.metadata.version("uvloop"),
-        "greengrasssdk": importlib.metadata.version("greengrasssdk"),
-    }
-
-
 def measure(seconds: float) -> dict[str, Any]:
     """Run everything once. Raises SandboxFailed where the machine can not hold functions."""
     directory = Path(tempfile.mkdtemp(prefix="ggfast-bench-"))
@@ -311,7 +140,7 @@ def measure(seconds: float) -> dict[str, Any]:
                 cold_sdk = cold_starts(device, functions, "coldsdk")
                 trips = round_trips(device, seconds)
                 return {
-                    "machine": machine(),
+                    "machine": machine() | {"greengrasssdk": importlib.metadata.version("greengrasssdk")},
                     "round_trip": trips,
                     "rate": rate(device, seconds),
                     "cold_start": cold,
@@ -350,18 +179,16 @@ def main(arguments: list[str]) -> int:
     """Print the figures; `--json` keeps them with all samples."""
     parser = argparse.ArgumentParser(prog="python -m bench functions", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each timed part")
+    parser.add_argument("--starts", type=int, default=10, help="cold starts of each runtime")
     parser.add_argument("--json", type=Path, help="write the result here")
     given = parser.parse_args(arguments)
     if os.geteuid() != 0:
         print("bench functions: found an ordinary user, expected root: containers need it", file=sys.stderr)
         return 2
     result = measure(given.seconds)
+    result["by_runtime"] = runtimes.measure(given.starts)
     print(report(result))
+    print("\n".join(("", *runtimes.report(result["by_runtime"]))))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return struct.pack(">H", len(data)) + data

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.generator import REPOSITORY, BenchFailed
+from bench.machine import machine
 from bench.measure import NOT_MEASURED, Plan
 
 FORMAT = 2  # of the document
@@ -102,23 +100,6 @@ def new_result(benchmark: str, plan: Plan) -> dict[str, Any]:
 def _shown(command: Sequence[str]) -> list[str]:
     """A command without the places where this machine keeps things."""
     return [Path(command[0]).name, *(word.replace(f"{REPOSITORY}/", "") for word in command[1:])]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("model name", "Model")):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "uvloop": importlib.metadata.version("uvloop"),
-    }
 
 
 def commit() -> str:

@@ -18,6 +18,7 @@ from ggfast.cli.unprivileged import run_as
 from ggfast.config import Config, load_config
 from ggfast.core.deploy.folder import stage_folder
 from ggfast.core.deploy.store import Store
+from ggfast.core.functions.resources import require_attachable
 from ggfast.group.validate import GroupRules
 from ggfast.layout import DEFAULT_ROOT
 from ggfast.sandbox.launch import lock
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         held = lock(str(config.layout.control_socket.parent))  # nobody starts, stops or deploys meanwhile
         try:
             name = _staged(ids, config, folder, recover=True)
-            done = run_as(*ids, lambda: _activate(config, name))
+            functions = (accounts.function_uid, accounts.function_gid)
+            done = run_as(*ids, lambda: _activate(config, name, functions))
         finally:
             os.close(held)
         print(f"Group {done['group']} is in place: it runs at the next start.")
@@ -69,9 +71,14 @@ def _stage(config: Config, folder: Path, *, recover: bool) -> dict[str, Any]:
     return {"staging": staged.directory.name, "notes": list(staged.notes)}
 
 
-def _activate(config: Config, name: str) -> dict[str, Any]:
-    """In the unprivileged child, without a core: put the staged group in place."""
+def _activate(config: Config, name: str, functions: tuple[int, int]) -> dict[str, Any]:
+    """In the unprivileged child, without a core: put the staged group in place, if it can run on this machine."""
     store = Store(config.layout, fsync=config.ggfast.fsync)
     group = store.activate(config.layout.staging / name)
+    try:
+        require_attachable(group, config, functions)
+    except BaseException:
+        store.rollback()
+        raise
     store.confirm()
     return {"group": group.arn}

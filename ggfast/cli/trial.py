@@ -65,18 +65,22 @@ def render(found: dict[str, Any]) -> list[str]:
     """What was found out as lines for a person."""
     lines = []
     for result in found["results"]:
-        lines.append(
-            f"{'result' if result['status'] == 'OK' else result['function_error'] or 'refused':10} {result['payload']}"
-        )
+        word = "result" if result["status"] == "OK" else result["function_error"] or "refused"
+        lines.append(f"{word:10} {printable(result['payload'])}")
         lines.append(f"{'time':10} {result['milliseconds']:.1f} ms")
     if found["handler_p50_ms"] is not None:
         lines.append(f"{'handler':10} {found['handler_p50_ms']:.1f} ms in the middle of {found['invocations']}")
     limit = f" of {found['memory_limit_kb']} KB" if found["memory_limit_kb"] else ", no limit"
     lines.append(f"{'memory':10} {found['memory_kb']} KB now, at most {found['memory_peak_kb']} KB{limit}")
     lines.append(f"{'published':10} {len(found['published'])} messages")
-    lines += [f"    {message['topic']}  {message['payload']}" for message in found["published"]]
+    lines += [f"    {printable(message['topic'])}  {printable(message['payload'])}" for message in found["published"]]
     lines.append(f"{'log':10} {len(found['log'])} lines")
     return lines + [f"    {line}" for line in found["log"]]
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that would do something to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _payload_option(arguments: argparse.Namespace) -> str:

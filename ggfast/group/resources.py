@@ -93,7 +93,8 @@ def _read_volume(source: Fields) -> LocalVolume:
     elif path != "/dev/shm" and (denied := below_any(path, SOURCES_DENIED)):
         _refuse_source(source, f"Accessing {denied} is prohibited", path, "the directory mounted elsewhere on the host")
     elif PROC_DENIED.fullmatch(path):
-        _refuse_source(source, f"Accessing {path} is prohibited", path, "a file below /proc, such as /proc/meminfo")
+        expected = "a file or directory below /proc that shows no processes or secrets, such as /proc/meminfo"
+        _refuse_source(source, f"Accessing {path} is prohibited", path, expected)
     elif path == "/":
         source.problems.add(source.at("SourcePath"), shown(path), "a directory below /: / holds what is prohibited")
     if path == "/dev/shm" and destination != path:

@@ -89,6 +89,12 @@ class _Judge:
         self.problems = problems
         self.paths = paths
         self.resources = {resource.id: resource for resource in group.resources}
+        models = ((resource.id, resource.data) for resource in group.resources)
+        self.owners = {
+            resource_id: group_id(data.owner.group_owner)
+            for resource_id, data in models
+            if isinstance(data, S3Model | SageMakerModel) and data.owner
+        }
 
     def judge(self) -> None:
         self._things()
@@ -204,7 +210,7 @@ class _Judge:
                 self._access(at, function, policy, resource, isolation)
                 self._destination(at, function, resource, isolation, destinations)
             used.add(policy.resource_id)
-        self._leaks(f"{where}.Environment.ResourceAccessPolicies", function, used)
+        self._leaks(f"{where}.Environment.ResourceAccessPolicies", function, isolation, used)
 
     def _no_container(self, path: str, function: Function) -> None:
         faults = (
@@ -264,20 +270,23 @@ class _Judge:
         if text:
             self.problems.refuse(f"{path}.Permission", text, found=shown(permission), expected="the owner's setting")
 
-    def _leaks(self, path: str, function: Function, attached: set[str]) -> None:
-        """greengrass-core 8: whoever has the group that owns a model reaches it, so it must be attached."""
+    def _leaks(self, path: str, function: Function, isolation: Isolation, attached: set[str]) -> None:
+        """greengrass-core 8: whoever has the group that owns a model reaches it, so it must be attached. Without a
+        container a function gets the groups of the models that it is attached to."""
         run_as = run_as_of(self.group, function)
         gid = self.rules.function_gid if run_as.gid is None else run_as.gid
-        if run_as.uid == 0 or gid is None:
+        if run_as.uid == 0:
             return
-        for resource in self.group.resources:
-            owner = resource.data.owner if isinstance(resource.data, S3Model | SageMakerModel) else None
-            if owner and resource.id not in attached and group_id(owner.group_owner) == gid:
+        gids = {gid}
+        if isolation is Isolation.NO_CONTAINER:
+            gids |= {self.owners.get(resource_id) for resource_id in attached}
+        for resource_id, owner in self.owners.items():
+            if owner is not None and owner in gids and resource_id not in attached:
                 text = (
-                    f"Lambda {function.arn} gains access to resource {resource.id} by sharing the same group owner id"
+                    f"Lambda {function.arn} gains access to resource {resource_id} by sharing the same group owner id"
                 )
-                expected = f"resource {resource.id} among them, or another group of function or resource"
-                self.problems.refuse(path, text, found=f"group {gid}", expected=expected)
+                expected = f"resource {resource_id} among them, or another group of function or resource"
+                self.problems.refuse(path, text, found=f"group {owner}", expected=expected)
 
     def _destination(
         self, path: str, function: Function, resource: Resource, isolation: Isolation, taken: list[str]

@@ -161,6 +161,7 @@ class Policy:
         self._check_code(spec)
         for mount in spec.mounts:
             self._check_mount(mount, spec)
+        _check_private(spec.mounts)
         for device in spec.devices:
             _check_device(device)
         return spec
@@ -335,6 +336,14 @@ def _device(entry: object) -> Device:
     device = Device(fields.path("path"), fields.text("access", None, 2))
     fields.finish()
     return device
+
+
+def _check_private(mounts: tuple[Mount, ...]) -> None:
+    """An overlay names its parts by path. Inside a volume somebody could exchange a directory of that path."""
+    for mount in mounts:
+        for other in mounts if mount.private else ():
+            if other is not mount and is_below(mount.destination, other.destination):
+                raise refuse(f"spec.mounts: private destination {mount.destination} lies in {other.destination}")
 
 
 def _check_device(device: Device) -> None:

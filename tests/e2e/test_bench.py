@@ -85,3 +85,25 @@ def test_unknown_benchmark(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", "bench", name], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 2
     assert f"found '{name}', expected one of all, broker, counts, hostile" in done.stderr
+
+
+@pytest.mark.root
+def test_the_functions_figures_of_every_runtime(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "functions", "--seconds", "0.2", "--starts", "1"]
+    done = subprocess.run(
+        [*command, "--json", str(tmp_path / "functions.json")],
+        capture_output=True, text=True, timeout=2 * TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "functions.json").read_bytes())
+    by_runtime = found["by_runtime"]
+    assert by_runtime["missing"] == {}, "a runtime of the tests is not installed"
+    for name in ("python", "python + SDK", "node", "java", "executable"):
+        row = by_runtime["runtimes"][name]
+        assert row["ggfast_ms"]["p50"] > 0
+        assert 0 < row["memory"]["unique_kb"] < 131_072
+        assert (row["exec_ms"] is None) == (name == "python + SDK")
+    assert by_runtime["pinned"]["functions"] == 20
+    for kind in ("plain", "sdk"):
+        assert 0 < by_runtime["pinned"][kind]["unique_kb"] <= by_runtime["pinned"][kind]["added_kb"] + 1024
+    assert "cold start" in done.stdout

@@ -350,8 +350,31 @@ def test_row_85_without_an_archive_the_refusal_says_what_to_add(rig: Rig) -> Non
     assert "Resources[0].Archive: found nothing, expected the model's .zip or .tar.gz in the folder" in refused.stderr
 
 
-def test_a_core_without_its_group_of_models_starts_all_the_same(rig: Rig) -> None:
+def test_models_are_there_again_after_a_restart(rig: Rig) -> None:
     rig.core.command("-i", "restart")
     eventually(lambda: rig.core.status()["functions"], "the group is back")
     assert rig.ask("reader", ["read", "/models/tarred/net/weights"]) == ["tar weights"]
-    assert function_arn("reader") in {row["arn"] for row in rig.core.status()["functions"]}
+
+
+def test_rows_81_and_82_hold_for_a_core_that_does_not_run() -> None:
+    with a_core() as core:
+        folder = core.folder()
+        folder.function("plain", ACTOR)
+        core.deploy(folder)
+        group = core.root / "ggc" / "deployment" / "group" / "group.json"
+        before = group.read_text()
+        data = core.directory / "data"
+        data.mkdir(0o700)
+        for entry, text in (
+            (volume("x", data, "/x"), "don't have ro permission on the file: "),
+            (device("x", "/dev/kmsg"), "a node of the kernel's memory and log"),
+        ):
+            folder = core.folder()
+            folder.resources.append(entry)
+            actor(folder, "wrong", "x:ro")
+            folder.device("probe")
+            refused = core.deploy(folder, check=False)
+            assert refused.returncode
+            assert text in refused.stderr
+            assert group.read_text() == before
+        assert os.listdir(core.root / "ggc" / "deployment" / "lambda") == [function_arn("plain")]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ggfast.cli import functions, invoke, logs, trial_group
+from ggfast.cli import functions, invoke, logs, trial, trial_group
 from ggfast.clock import SystemClock
 from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.counters import Counters
@@ -155,8 +155,6 @@ def test_names_of_deployed_functions() -> None:
 
 def options(folder: Path, **given: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    from ggfast.cli import trial
-
     trial.add_arguments(parser)
     words = [str(folder)]
     for name, value in given.items():
@@ -239,3 +237,7 @@ def test_packages_that_cannot_be_tried(tmp_path: Path) -> None:
     (broken / "group.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"group\.json cannot be read"):
         made(tmp_path, broken)
+
+
+def test_nothing_a_function_says_reaches_the_terminal_raw() -> None:
+    assert trial.printable("gr\u00fc\u00dfe \x1b[2J\x07\n\u202e") == "gr\u00fc\u00dfe \\x1b[2J\\x07\\n\\u202e"

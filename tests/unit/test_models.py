@@ -8,10 +8,8 @@ import os
 import random
 import shutil
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from ggfast import limits
 from ggfast.core.functions import models, packages
 from ggfast.core.functions.model_archives import stage_model
 from ggfast.core.functions.models import CONTENT, WRITABLE, prepare, resource_prefix
-from ggfast.errors import ConfigError, LimitReached, StorageFailed
+from ggfast.errors import ConfigError, LimitReached, SandboxFailed, StorageFailed
 from ggfast.group.document import (
     Execution,
     Function,
@@ -37,6 +35,7 @@ from ggfast.group.document import (
     S3Model,
 )
 from ggfast.layout import Layout
+from ggfast.sandbox.policy import Mount, Policy
 
 Entry = tuple[str, bytes, dict[str, Any]]
 
@@ -630,8 +629,8 @@ def texts_of(made: dict[str, Any], **rules: Any) -> list[str]:
         (
             document("rw", RO),
             (
-                f'Function {FUNCTION} refers to Machine Learning resource r1 with permission "rw", while resource owner '
-                'setting GroupPermission only allows "ro".'
+                f'Function {FUNCTION} refers to Machine Learning resource r1 with permission "rw", while resource '
+                'owner setting GroupPermission only allows "ro".'
             ),
         ),
     ],
@@ -688,9 +687,77 @@ def test_the_digest_is_not_the_documents_to_say() -> None:
     assert data.digest == ""
 
 
-def test_the_structures_of_the_kernel() -> None:
-    """The access list as the kernel gives it back for the simplest case that `setfacl` makes."""
-    made = models._access_list([100])
-    assert struct.unpack_from("<I", made) == (2,)
-    assert len(made) == 4 + 5 * 8
-    assert zlib.crc32(made) == zlib.crc32(bytes(made))
+def test_access_lists_are_as_the_kernel_gives_them_back(tmp_path: Path) -> None:
+    made = models._access_list([100, 200])
+    os.setxattr(tmp_path, "system.posix_acl_access", made)
+    assert os.getxattr(tmp_path, "system.posix_acl_access") == made
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750, "the mask stands where the group's bits were"
+
+
+def test_a_leak_through_the_group_of_another_model() -> None:
+    made = document(..., RO, "NoContainer")
+    second = changed(made["Resources"][0], "Name", "second") | {"Id": "r9"}
+    second = changed(second, "ResourceDataContainer.S3MachineLearningModelResourceData.DestinationPath", "/models/z")
+    made["Resources"].append(second)
+    text = f"Lambda {FUNCTION} gains access to resource r9 by sharing the same group owner id"
+    assert any(text in found for found in texts_of(made))
+
+
+def test_names_are_bounded_before_they_are_kept(write: Callable[[bytes], Path]) -> None:
+    assert "the start of a name of 5000 characters" in refused(write(gzip.compress(pax(record("path", "n" * 5000)))))
+
+
+# --- what the spawner lets through ------------------------------------------------------------------------
+
+SPAWNER = Policy.from_json(
+    {
+        "uids": [999],
+        "gids": [999],
+        "code_prefixes": ["/g/lambda"],
+        "hidden": ["/g"],
+        "denied_sources": ["/g"],
+        "model_prefixes": ["/g/models"],
+    }
+)
+SHARED, OWN = f"/g/models/{DIGEST}/content", f"/g/models/{DIGEST}-w/content"
+
+
+def test_model_mounts_the_spawner_makes() -> None:
+    assert SPAWNER.mount_fault(Mount(SHARED, "/m", False), 999) == ""
+    assert SPAWNER.mount_fault(Mount(OWN, "/m", False, True), 999) == ""
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        Mount(SHARED, "/m", True),
+        Mount(OWN, "/m", True),
+        Mount(SHARED, "/lambda/m", False),
+        Mount(SHARED, "/", False),
+        Mount(OWN, "/m,upperdir=x", False, True),
+        Mount(OWN, "/m:/etc", False, True),
+        Mount(OWN, "/m\\", False, True),
+        Mount("/g/models", "/m", False),
+        Mount(f"/g/models/{DIGEST}", "/m", False),
+        Mount(f"{SHARED}/deeper", "/m", False),
+        Mount(f"/g/models/{DIGEST}-x/content", "/m", False),
+        Mount("/g/models/other/content", "/m", False),
+        Mount(f"/g/other/{DIGEST}/content", "/m", False),
+        Mount("/srv", "/m", False, True),
+        Mount("/dev/shm", "/dev/shm", True, True),
+    ],
+    ids=str,
+)
+def test_model_mounts_it_refuses(mount: Mount) -> None:
+    assert SPAWNER.mount_fault(mount, 999)
+
+
+def test_a_private_copy_inside_a_volume_is_refused() -> None:
+    def spec(*mounts: tuple[str, str, bool]) -> dict[str, Any]:
+        entries = [{"source": s, "destination": d, "writable": False, "private": p} for s, d, p in mounts]
+        return {"code_dir": "/g/lambda/f", "uid": 999, "gid": 999, "memory_kb": 16_384, "mounts": entries}
+
+    SPAWNER.validate(spec(("/srv", "/a", False), (OWN, "/b", True)))
+    for nested in ("/a", "/a/b"):
+        with pytest.raises(SandboxFailed, match=f"private destination {nested} lies in /a"):
+            SPAWNER.validate(spec(("/srv", "/a", False), (OWN, nested, True)))

@@ -17,7 +17,7 @@ from ggfast.core.functions.invocations import InvokeStatus
 from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.errors import DeploymentFailed
 from ggfast.group.document import Encoding, Function, FunctionConfiguration
-from ggfast.group.runtimes import EXECUTABLE_RUNTIME
+from ggfast.group.runtimes import EXECUTABLE_RUNTIME, Language
 
 DEBIAN_PYTHON = "/usr/bin/python3"
 
@@ -38,6 +38,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place where interpreters are looked for."""
     monkeypatch.setattr(runtimes, "SEARCHED", (str(tmp_path),))
     monkeypatch.setattr(runtimes, "_REPLACED", ("/nowhere",))
+    monkeypatch.setattr(runtimes, "_BUILT", {})
     return tmp_path
 
 
@@ -130,6 +131,12 @@ def test_the_token_is_only_in_the_frame() -> None:
 def test_other_interpreters_make_other_plans() -> None:
     one, other = plan(function("nodejs12.x"), "/usr/bin/node"), plan(function("nodejs12.x"), "/opt/node")
     assert one.digest != other.digest
+
+
+def test_a_build_without_a_runtimes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_BUILT", {Language.JAVA: ("java/none.jar", "a Java compiler")})
+    with pytest.raises(DeploymentFailed, match="built without a Java compiler"):
+        find_interpreter(function("java8"), {})
 
 
 SOURCE = """

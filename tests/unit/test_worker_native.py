@@ -120,6 +120,19 @@ def test_outside_of_a_handler(worker: Worker, tmp_path: Path) -> None:
     assert ask(worker, "fork") == b"33", "a forked child must not use its parent's socket"
 
 
+def test_a_request_that_another_thread_waits_with(tmp_path: Path) -> None:
+    with start(built(THREAD), tmp_path) as worker:
+        assert worker.initialised() == ""
+        worker.work(1, say("busy"))
+        mine, theirs = sorted((worker.posting(), worker.posting()), key=lambda posting: posting.payload)
+        worker.answer(mine.call, OK)
+        codes = worker.posting()
+        assert (codes.custom["subject"], codes.payload) == ("codes", b"3 3 3 3")
+        worker.answer(theirs.call, OK)
+        assert worker.result(1) == b"0 0 0"
+        assert worker.stop() == 0, worker.finish()
+
+
 def test_before_the_start(tmp_path: Path) -> None:
     with start(built(ADDRESS), tmp_path, "early") as worker:
         assert worker.initialised() == ""
@@ -512,6 +525,15 @@ def test_no_allocation_failure_is_fatal(tmp_path: Path) -> None:
                 if call:
                     worker.answer(call, OK, b"{}")
             assert kind_body == ("R", b"\1\0\0\0" + b"1 0 1 1"), command
+
+
+def test_no_memory_for_the_input(tmp_path: Path) -> None:
+    with start(built(PLAIN), tmp_path) as worker:
+        assert worker.initialised() == ""
+        assert ask(worker, "starve-next") == b""
+        worker.work(2, say("echo", "x" * 1000))
+        assert worker.error(2)["errorMessage"] == "The function had no memory left for its input"
+        assert ask(worker, "echo", "again") == b"again"
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from ggfast.core.device_listener import DeviceListener
 from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
 from ggfast.core.functions.manager import FunctionManager
 from ggfast.core.functions.models import prepare as prepare_models
-from ggfast.core.functions.resources import Who, attach, mount_policy
+from ggfast.core.functions.resources import attach, mount_policy, who_of
 from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.errors import DeploymentFailed
 from ggfast.group.document import Function, Group, Isolation
-from ggfast.group.functions import isolation_of, run_as_of, spooler_settings
+from ggfast.group.functions import isolation_of, spooler_settings
 from ggfast.group.loggers import log_rules
 from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
@@ -96,12 +96,11 @@ class GroupApplier:
         settings = self._config.ggfast
         hidden = (str(self._config.layout.root), str(self._config.layout.written), *settings.hidden_paths)
         contained = isolation_of(group, function) is not Isolation.NO_CONTAINER
-        identity, user_name = self._identity(group, function)
-        who = Who(identity.uid, identity.gid, user_name, self._config.runtime.allow_functions_to_run_as_root)
+        who = who_of(group, function, self._config, self._function_ids)
         return worker_plan(
             function,
             self._facts(group),
-            identity,
+            Identity(who.uid, who.gid),
             str(self._config.layout.function(function.arn)),
             code_digest=function.code_digest,
             attachments=attach(group, function, who, self._config.layout, self._mounts),
@@ -109,15 +108,6 @@ class GroupApplier:
             contained=contained,
             log_level=(log_rules(group)[1] or LogRule(Level.FATAL)).level,
         )
-
-    def _identity(self, group: Group, function: Function) -> tuple[Identity, str]:
-        """RunAs of the function, then of the group, then ggc_user and ggc_group (greengrass-core 17.1)."""
-        uid, gid = self._function_ids
-        run_as = run_as_of(group, function)
-        chosen_uid = uid if run_as.uid is None else run_as.uid
-        chosen_gid = gid if run_as.gid is None else run_as.gid
-        name = self._config.ggfast.function_user if chosen_uid == uid else str(chosen_uid)
-        return Identity(chosen_uid, chosen_gid), name
 
     def _facts(self, group: Group) -> CoreFacts:
         thing = self._config.core_thing

@@ -25,7 +25,7 @@ from ggfast.group.document import (
     LocalVolume,
     Permission,
 )
-from ggfast.group.functions import isolation_of
+from ggfast.group.functions import isolation_of, run_as_of
 from ggfast.group.owners import group_id, group_name
 from ggfast.layout import Layout
 from ggfast.sandbox import policy
@@ -86,6 +86,22 @@ class _Collected:
     groups: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)  # owning groups that no function gets
     denied: frozenset[int] = frozenset()
+
+
+def who_of(group: Group, function: Function, config: Config, default: tuple[int, int]) -> Who:
+    """RunAs of the function, then of the group, then the `default` uid and gid (greengrass-core 17.1)."""
+    run_as = run_as_of(group, function)
+    uid = default[0] if run_as.uid is None else run_as.uid
+    gid = default[1] if run_as.gid is None else run_as.gid
+    name = config.ggfast.function_user if uid == default[0] else str(uid)
+    return Who(uid, gid, name, config.runtime.allow_functions_to_run_as_root)
+
+
+def require_attachable(group: Group, config: Config, default: tuple[int, int]) -> None:
+    """For an activated group without a running core: raises DeploymentFailed as `attach` does. Blocking."""
+    mounts_allowed = policy.Policy.from_json(mount_policy(config))
+    for function in group.user_functions:
+        attach(group, function, who_of(group, function, config, default), config.layout, mounts_allowed)
 
 
 def mount_policy(config: Config) -> dict[str, list[str]]:

@@ -38,6 +38,11 @@ _REPLACED: Final = ("/tmp", "/run", "/var", "/dev", "/proc", "/sys", "/lambda", 
 _ORDINARY: Final = {Language.NODEJS: ("node", "nodejs"), Language.JAVA: ("java",)}
 _INSTALL: Final = {Language.NODEJS: "apt install nodejs", Language.JAVA: "apt install default-jre-headless"}
 _PRODUCT: Final = {Language.NODEJS: "Node.js 12 or later", Language.JAVA: "Java 8 or later"}
+# Our own part of a runtime that a build may lack, and what it takes to build it.
+_BUILT: Final = {
+    Language.JAVA: ("java/ggfast-runtime.jar", "a Java compiler"),
+    Language.EXECUTABLE: ("native/libaws-greengrass-core-sdk-c.so", "a C compiler"),
+}
 _JAVA_VERSION: Final = re.compile(r'^JAVA_VERSION="(?:1\.)?(\d+)', re.MULTILINE)
 
 
@@ -62,6 +67,7 @@ def find_interpreter(function: Function, configured: Mapping[str, str], hidden: 
     runtime = runtime_of(function)
     language = language_of(runtime) or Language.PYTHON
     path = configured.get(runtime, "")
+    _check_built(function, language)
     if not path and language in _ORDINARY:
         path = _search((runtime, *_ORDINARY[language]))
         if not path:
@@ -124,6 +130,14 @@ def _search(names: Sequence[str]) -> str:
 
 def _executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _check_built(function: Function, language: Language) -> None:
+    """Whether this installation has our part of the runtime: it is built where a compiler for it was."""
+    needed = _BUILT.get(language)
+    if needed and not (RUNTIME_FILES / needed[0]).is_file():
+        text = f"found no {needed[0]} in this installation, expected it beside {RUNTIME_FILES}: it was built without "
+        raise _failure(function, f"{text}{needed[1]}; install a complete build of ggfast")
 
 
 def _check_java(function: Function, real: str) -> None:

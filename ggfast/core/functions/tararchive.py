@@ -183,6 +183,8 @@ def _entry(header: bytes, kind: str, size: int, offset: int, long_name: str | No
         raise ValueError(f"{name[:80]!r} is a directory of {size} bytes")
     if mode & ~0o7777 or (mode & (stat.S_ISUID | stat.S_ISGID) and not is_directory):
         raise ValueError(f"{name[:80]!r} is a setuid or setgid file")
+    if len(name) > limits.PACKAGE_NAME_BYTES_MAX:  # here already: all names stay in memory until they are judged
+        raise ValueError(f"{name[:80]!r} is the start of a name of {len(name)} characters")
     while name.startswith("./"):
         name = name[2:]
     if is_directory:

@@ -199,6 +199,40 @@ static void many_threads(void)
     gg_lambda_handler_write_response(output, (size_t)sprintf(output, "%ld", wrong));
 }
 
+static void invoke_plainly(gg_request request, const char *payload)
+{
+    gg_request_result result;
+    gg_invoke_options options = {"arn:f", NULL, NULL, GG_INVOKE_REQUEST_RESPONSE, payload, strlen(payload)};
+    gg_invoke(request, &options, &result);
+}
+
+static void *invoke_beside(void *request)
+{
+    invoke_plainly((gg_request)request, "theirs");
+    return NULL;
+}
+
+/* Try to use a request that another thread waits with. */
+static void busy_request(void)
+{
+    gg_request request, other;
+    gg_request_result result;
+    pthread_t thread;
+    size_t got;
+    char codes[64], byte;
+    gg_request_init(&request);
+    gg_request_init(&other);
+    pthread_create(&thread, NULL, invoke_beside, request);
+    invoke_plainly(other, "mine"); /* answered when both have been sent */
+    int size = sprintf(codes, "%d %d %d %d", gg_request_read(request, &byte, 1, &got), gg_request_reuse(request),
+                       gg_request_close(request), gg_publish(request, "t", "", 0, &result));
+    gg_publish(other, "codes", codes, (size_t)size, &result);
+    pthread_join(thread, NULL);
+    size = sprintf(codes, "%d ", gg_request_read(request, &byte, 1, &got)); /* arguments have no order */
+    size += sprintf(codes + size, "%d %d", gg_request_close(request), gg_request_close(other));
+    gg_lambda_handler_write_response(codes, (size_t)size);
+}
+
 static void in_a_child(void)
 {
     gg_request request;
@@ -267,6 +301,8 @@ static void simple_command(const gg_lambda_context *context)
         gg_lambda_handler_write_response(output, strlen(output));
     } else if (!strcmp(command, "threads")) {
         many_threads();
+    } else if (!strcmp(command, "busy")) {
+        busy_request();
     } else if (!strcmp(command, "fork")) {
         in_a_child();
     } else if (!strcmp(command, "terminate")) {
@@ -277,7 +313,7 @@ static void simple_command(const gg_lambda_context *context)
     if (!strcmp(command, "starve"))
         starve();
     if (!strcmp(command, "starve-next"))
-        countdown = 1; /* the answer to this very invocation takes none; the next one's input takes it */
+        countdown = 0; /* the answer to this invocation allocates nothing: the next one's input is the first */
 #endif
 }
 

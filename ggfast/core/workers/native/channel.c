@@ -121,7 +121,7 @@ static ssize_t receive(int *successor)
     } control;
     struct iovec room = {read_buffer, sizeof read_buffer};
     struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = &control,
-                             .msg_controllen = sizeof control.bytes};
+                             .msg_controllen = CMSG_LEN(sizeof(int))}; /* of two descriptors one would be lost */
     struct pollfd ready[2] = {{.fd = CHANNEL_FD, .events = POLLIN}, {.fd = end_seen ? -1 : end_fd, .events = POLLIN}};
 
     *successor = -1;

@@ -93,7 +93,7 @@ LADDER: Final = {
         Feature(
             "overlay root", "Linux 4.4 with CONFIG_TMPFS_XATTR",
             "roots are made of read-only binds: a volume's destination must exist below a directory of the host, "
-            "or lie in /tmp or directly below /",
+            "or lie in /tmp, /mnt or /media or directly below /",
             "Use a kernel with overlayfs, and a root that is not itself stacked twice.",
         ),
         Feature(

@@ -38,7 +38,7 @@ LANDLOCK_SCOPES: Final = 3  # abstract unix sockets, signals
 STAGING: Final = "s"  # a directory in the supervisor's working directory: each container's tmpfs goes there
 
 # Names in the tmpfs: upper and work directory of the overlay, merged root, and what is bound into it.
-UPPER, WORK, ROOT, TMP, SHM = "u", "w", "m", "t", "h"
+UPPER, WORK, ROOT, TMP, SHM, VAR_TMP = "u", "w", "m", "t", "h", "v"
 OPAQUE: Final = (("/run", 0o755), ("/var", 0o755))
 NODES: Final = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 LINKS: Final = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
@@ -284,10 +284,14 @@ def _parents(plan: Builder, path: str, made: set[str]) -> None:
 def _bind_root(plan: Builder, hidden: Sequence[str], host: Host) -> None:
     """Where overlay cannot be had: an empty root, the host's top-level directories bound read-only into it."""
     plan.mount("bind root", ROOT, ROOT, "", MS_BIND)
-    for path in ("/tmp", "/dev", "/proc", "/sys", "/lambda", "/runtime", *(path for path, _ in OPAQUE)):
-        plan.directory(f"make {path}", ROOT + path)
+    # Mount points can be made in directories of ours alone: those that are there for it are.
+    own = ["tmp", "dev", "proc", "sys", "lambda", "runtime", "mnt", "media", *(path[1:] for path, _ in OPAQUE)]
+    for name in own:
+        plan.directory(f"make /{name}", f"{ROOT}/{name}")
     _furnish_var(plan, ROOT)
-    own = {"tmp", "dev", "proc", "sys", "lambda", "runtime", "run", "var", "lost+found"}
+    plan.directory("make /var/tmp", VAR_TMP, 0o1777)
+    plan.mount("mount /var/tmp", VAR_TMP, ROOT + "/var/tmp", "", MS_BIND)  # writable when the root is sealed
+    own.append("lost+found")
     covered = ["/" + name for name in own]
     for name, link in host.top_level:
         path = "/" + name

@@ -154,6 +154,7 @@ WORKER_TMPFS_KB_MAX: Final = 16_384  # default ceiling of all a function can wri
 WORKER_TMPFS_KB_MIN: Final = 256  # the container's own directories and mount points need some pages
 WORKER_MOUNTS_MAX: Final = 32  # V1: 10 resources; ours: FUNCTION_RESOURCES_MAX plus what the core adds
 WORKER_DEVICES_MAX: Final = 32
+WORKER_ATTACHMENT_BYTES_MAX: Final = 32 * KIB  # mounts and devices of one function: half a packet to the spawner
 WORKER_GROUPS_MAX: Final = 32  # V1: two groups per resource
 WORKER_ARGUMENTS_MAX: Final = 64  # size of the executor's argument array
 WORKER_OPEN_FILES_MAX: Final = 1_024
@@ -190,6 +191,7 @@ PACKAGE_FAULTS_MAX: Final = 20  # findings reported of one package
 MODEL_ARCHIVE_BYTES_MAX: Final = 1024 * MIB  # VGG-16, the largest of the classic networks, is 528 MB
 MODEL_BYTES_MAX: Final = 1024 * MIB  # weights hardly pack; a small board's card has 2 to 4 GB in all
 MODEL_HEADERS_BYTES_MAX: Final = 64 * MIB  # tar headers and padding: 20,000 entries of three blocks, with room
+MODEL_DESTINATION_BYTES_MAX: Final = 1_024  # a mount's options are one page and name it among others
 MODEL_EXTENSION_BYTES_MAX: Final = 64 * KIB  # one extended tar header: a long name, and attributes nobody reads
 CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock is noticed; one small file read each time
 

@@ -230,6 +230,8 @@ class Policy:
             return f"source {name} is a model, expected it read-only or private"
         if mount.private and any(character in mount.destination for character in ",:\\"):
             return f"destination {mount.destination} holds a character that separates mount options"
+        if mount.private and len(mount.destination.encode()) > limits.MODEL_DESTINATION_BYTES_MAX:
+            return f"destination of {len(mount.destination)} characters, more than fit the options of a mount"
         return ""
 
 

@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker_support import Posting, Worker, environment
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NATIVE = REPOSITORY / "ggfast" / "core" / "workers" / "native"
 LIBRARY = "libaws-greengrass-core-sdk-c.so"
@@ -101,3 +103,27 @@ def parts() -> Path:
     """tests/unit/native/parts.c with the library's parts in it, under the address sanitizer if that works here."""
     sources = [str(NATIVE / name) for name in ("incoming.c", "json.c", "text.c")]
     return compile_c(directory() / "parts", *usable(ADDRESS).split(), "-I", str(NATIVE), str(PARTS), *sources)
+
+
+def start(program: Built, tmp_path: Path, *arguments: str, **more: str) -> Worker:
+    values = environment(ENCODING_TYPE="binary", **program.environment, **more)
+    return Worker([str(program.program), *arguments], values, tmp_path)
+
+
+def say(*fields: str | bytes) -> bytes:
+    return b"\x1f".join(field if isinstance(field, bytes) else field.encode() for field in fields)
+
+
+def ask(worker: Worker, *fields: str | bytes, context: bytes = b"") -> bytes:
+    """One invocation that asks nothing of the core."""
+    worker.work(1, say(*fields), context)
+    return worker.result(1)
+
+
+def request(worker: Worker, status: int, answer: bytes, *fields: str | bytes) -> tuple[Posting, bytes]:
+    """One invocation that makes one request: what it sent, and "<error> <status> <what it read>"."""
+    worker.work(2, say(*fields))
+    posting = worker.posting()
+    assert posting.call > 0
+    worker.answer(posting.call, status, answer)
+    return posting, worker.result(2)

@@ -243,13 +243,18 @@ def allowed(rules: Sequence[DeviceRule], access: int, kind: int, major: int, min
         return False
     wanted = {2: "r", 4: "w", 6: "rw", 0: ""}[access]
     return any(
-        rule.block == (kind == 1) and (rule.major, rule.minor) == (major, minor) and set(wanted) <= set(rule.access)
+        rule.block == (kind == 1)
+        and rule.major == major
+        and rule.minor in (None, minor)
+        and set(wanted) <= set(rule.access)
         for rule in rules
     )
 
 
 def test_device_program_agrees_with_its_rules() -> None:
-    rules = (DeviceRule(False, 4, 64, "r"), DeviceRule(True, 8, 1, "rw"), DeviceRule(False, 1, 3, "rw"))
+    rules: tuple[DeviceRule, ...] = (DeviceRule(False, 4, 64, "r"), DeviceRule(True, 8, 1, "rw"))
+    rules += (DeviceRule(False, 8, None, "r"), DeviceRule(False, 1, 3, "rw"))
+    assert [rule.v1_line for rule in rules] == ["c 4:64 r", "b 8:1 rw", "c 8:* r", "c 1:3 rw"]
     program = device_program(rules)
     for case in itertools.product(range(8), (1, 2), (1, 4, 8), (0, 1, 3, 64)):
         assert run(program, *case) == int(allowed(rules, *case)), case

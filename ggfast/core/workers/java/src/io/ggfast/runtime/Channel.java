@@ -40,6 +40,7 @@ final class Channel {
     private boolean reading; // guarded by `this`, as is everything below
     private boolean stopping;
     private boolean ended;
+    private int status;
     private int openCalls;
     private int lastCall;
     private final ArrayDeque<Work> work = new ArrayDeque<Work>();
@@ -98,6 +99,11 @@ final class Channel {
         synchronized (this) {
             return work.poll();
         }
+    }
+
+    /** The exit status that the end of the connection stands for, or the core's wish to end. */
+    synchronized int status() {
+        return status;
     }
 
     /** Sends a handler's result (`R`) or its error document (`E`). */
@@ -382,18 +388,19 @@ final class Channel {
     }
 
     /** Nobody is left to work for, or to be understood by: the process ends, after its shutdown hooks. */
-    private void end(final int status) {
+    private void end(final int reason) {
         synchronized (this) {
             if (ended) {
                 return;
             }
             ended = true;
+            status = reason;
             notifyAll();
         }
         Thread last = new Thread("ggfast-end") {
             @Override
             public void run() {
-                System.exit(status);
+                System.exit(reason);
             }
         };
         last.setDaemon(true); // inside a shutdown hook this thread waits for ever, which must hold up nothing

@@ -15,7 +15,7 @@ import java.util.Arrays;
  * types of the interfaces agree whether a package brings its own copies of them or not.
  *
  * Ends with status 0 when the core asks for it (after the running handler) or is gone, with 1 when the function cannot
- * be started; shutdown hooks run in every case, and threads that the function left running do not hold it up.
+ * be started or the socket carries something that is not frames; shutdown hooks run in every case, and threads that the function left running do not hold it up.
  */
 public final class Main {
     private static final int TEXT_BYTES_MAX = 4096; // of what the core is told about a failed start
@@ -55,7 +55,7 @@ public final class Main {
             System.exit(EXIT_INITIALISATION);
         }
         runtime.run();
-        System.exit(0);
+        System.exit(channel.status());
     }
 
     private boolean load() {

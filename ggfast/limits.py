@@ -162,6 +162,7 @@ WORKER_LOCKED_MEMORY_BYTES: Final = 64 * KIB
 SANDBOX_PATH_BYTES_MAX: Final = 4_095  # PATH_MAX without its NUL
 SANDBOX_INSTANCES_MAX: Final = 256  # ceiling when the policy names none; each costs about 1 MB
 SANDBOX_SPAWNS_PER_SECOND: Final = 20  # sustained; a burst of the same number is free
+HELPER_ANSWER_BYTES_MAX: Final = 4 * MIB  # one of root's helpers that look into others' files; a group's is below 1
 SANDBOX_CGROUPS_SCANNED_MAX: Final = 50_000  # directories looked at by the sweep of leftovers
 CORE_OPEN_FILES: Final = 16_384  # of supervisor and daemon: connections, sessions of TLS and functions, with room
 DAEMON_RESTART_FIRST_S: Final = 0.1

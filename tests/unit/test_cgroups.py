@@ -13,6 +13,7 @@ from ggfast.errors import SandboxFailed
 from ggfast.sandbox import cgroups
 from ggfast.sandbox.cgroups import Group, Layout, Tree, detect
 from ggfast.sandbox.devices import ALWAYS, DeviceRule, device_program
+from ggfast.sandbox.sweeping import sweep
 
 V1 = """\
 31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -73,9 +74,26 @@ def test_mount_points_with_blanks() -> None:
     assert detect(line, "4:memory:/\n").hierarchies[0].mount == "/my groups"
 
 
-def test_no_memory_controller_is_said_clearly() -> None:
-    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory"):
-        Tree(Layout(()), "x").prepare()
+def test_without_controllers_only_containers_are_refused() -> None:
+    """greengrass-core 17.1: a group whose functions all have NoContainer needs no control groups at all."""
+    tree = Tree(Layout(()), "x")
+    tree.prepare()
+    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory.*NoContainer"):
+        tree.create("contained")
+    group = tree.create_uncontained("free")
+    group.limit(0, 64, None)
+    assert (group.directories, group.oom_event(), group.oom_kills(), group.remove()) == ([], None, 0, True)
+    assert group.statistics().memory_peak_kb == -1
+    with pytest.raises(SandboxFailed, match="no memory controller to limit it with"):
+        group.limit(16_384, 64, None)
+
+
+def test_a_hierarchy_that_is_not_ours_is_a_reason_and_no_end(tmp_path: Path) -> None:
+    tree = Tree(detect(V1, V1_OWN, str(tmp_path / "nowhere")), "core")
+    tree.prepare()
+    assert tree.refusal is not None
+    assert "mkdir" in str(tree.refusal)
+    assert tree.create_uncontained("free").directories == []
 
 
 def fake(tmp_path: Path, kind: str) -> Tree:
@@ -182,7 +200,7 @@ def test_remove_and_sweep(tmp_path: Path) -> None:
     elsewhere.mkdir(parents=True)
     unrelated = tmp_path / "sys/fs/cgroup/memory/other/ggfast-corex"
     unrelated.mkdir()
-    assert tree.sweep() == 0
+    assert sweep([hierarchy.mount for hierarchy in tree.layout.hierarchies], tree.name) == 0
     assert not elsewhere.parent.exists()
     assert unrelated.exists()
 

@@ -3,27 +3,30 @@
 
 # code: (name, strings it must carry). plan.py reads this table; the order is the code.
 OPERATIONS = (
-    ("write", 2), ("open", 1), ("write_slot", 1), ("setsid", 0), ("unshare", 0), ("mount", 4), ("mkdir", 1),
-    ("whiteout", 1), ("opaque", 1), ("symlink", 2), ("node", 1), ("file", 2), ("bind", 2), ("chdir", 1),
-    ("pivot", 0), ("umount", 1), ("hostname", 1), ("rlimit", 0), ("descriptors", 0), ("keyring", 0),
-    ("bounding", 0), ("groups", 1), ("ids", 0), ("nocaps", 0), ("pdeathsig", 0), ("no_new_privs", 0),
-    ("landlock", 0), ("seccomp", 1), ("signals", 0), ("title", 1), ("umask", 0), ("exec", 2), ("exit", 0),
+    ("write", 2), ("setsid", 0), ("unshare", 0), ("setns", 0), ("mount", 4), ("mkdir", 1), ("whiteout", 1),
+    ("opaque", 1), ("symlink", 2), ("node", 1), ("bind", 2), ("chdir", 1), ("pivot", 0), ("umount", 1),
+    ("hostname", 1), ("rlimit", 0), ("descriptors", 0), ("keyring", 0), ("bounding", 0), ("groups", 1), ("ids", 0),
+    ("nocaps", 0), ("pdeathsig", 0), ("no_new_privs", 0), ("landlock", 0), ("domain", 0), ("seccomp", 1),
+    ("signals", 0), ("title", 1), ("umask", 0), ("exit", 0),
 )
 OPTIONAL = 1
-DONE = 0xFFFFFFFF  # operation index of the record that says "completed"
+# Operation indices of records that say something else: completed; the number of a process that a keeper forked, its
+# pid beside it; the keeper could not fork, errno beside it.
+DONE, NUMBER, FORK = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
 HEADER_BYTES = sizeof(gg_op)
 
 cdef enum:
-    OP_WRITE, OP_OPEN, OP_WRITE_SLOT, OP_SETSID, OP_UNSHARE, OP_MOUNT, OP_MKDIR, OP_WHITEOUT, OP_OPAQUE, OP_SYMLINK
-    OP_NODE, OP_FILE, OP_BIND, OP_CHDIR, OP_PIVOT, OP_UMOUNT, OP_HOSTNAME, OP_RLIMIT, OP_DESCRIPTORS, OP_KEYRING
-    OP_BOUNDING, OP_GROUPS, OP_IDS, OP_NOCAPS, OP_PDEATHSIG, OP_NO_NEW_PRIVS, OP_LANDLOCK, OP_SECCOMP, OP_SIGNALS
-    OP_TITLE, OP_UMASK, OP_EXEC, OP_EXIT, OP_COUNT
+    OP_WRITE, OP_SETSID, OP_UNSHARE, OP_SETNS, OP_MOUNT, OP_MKDIR, OP_WHITEOUT, OP_OPAQUE, OP_SYMLINK, OP_NODE
+    OP_BIND, OP_CHDIR, OP_PIVOT, OP_UMOUNT, OP_HOSTNAME, OP_RLIMIT, OP_DESCRIPTORS, OP_KEYRING, OP_BOUNDING
+    OP_GROUPS, OP_IDS, OP_NOCAPS, OP_PDEATHSIG, OP_NO_NEW_PRIVS, OP_LANDLOCK, OP_DOMAIN, OP_SECCOMP, OP_SIGNALS
+    OP_TITLE, OP_UMASK, OP_EXIT, OP_COUNT
 
 cdef enum:
     STRINGS_MAX = 4
-    SLOTS_MAX = 4
-    WORDS_MAX = 64          # arguments or environment entries of an exec
     ERROR_FD = 4            # where the error pipe lives once the other descriptors are closed
+    RECORD_DONE = 0xFFFFFFFF
+    RECORD_NUMBER = 0xFFFFFFFE
+    RECORD_FORK = 0xFFFFFFFD
     NAME_BYTES = 256        # one path component with its NUL
 
 cdef uint8_t strings_of[OP_COUNT]
@@ -185,18 +188,15 @@ cdef int write_once(int fd, const char *data, size_t size) noexcept nogil:
     return 0 if written == <long>size else -1
 
 
-cdef int set_descriptors(int ipc, int out, int err, int stdio, int *error_fd) noexcept nogil:
+cdef int set_descriptors(int ipc, int out, int err, int *error_fd) noexcept nogil:
     """0 null, 1 2 logs, 3 ipc, 4 error pipe (closed by exec); everything else is closed.
 
-    With `stdio` the ipc socket is 0 and 1, for runtimes that cannot adopt descriptor 3. The caller keeps
-    all descriptors of its own above 9, so none of these is overwritten before it is used.
+    The caller keeps all descriptors of its own above 9, so none of these is overwritten before it is used.
     """
     cdef int null = open("/dev/null", O_RDWR | O_CLOEXEC)
-    if null < 0:
+    if null < 0 or dup2(null, 0) < 0 or dup2(out, 1) < 0 or dup2(err, 2) < 0 or dup2(ipc, 3) < 0:
         return -1
-    if dup2(ipc if stdio else null, 0) < 0 or dup2(ipc if stdio else out, 1) < 0 or dup2(err, 2) < 0:
-        return -1
-    if dup2(null if stdio else ipc, 3) < 0 or dup3(error_fd[0], ERROR_FD, O_CLOEXEC) < 0:
+    if dup3(error_fd[0], ERROR_FD, O_CLOEXEC) < 0:
         return -1
     error_fd[0] = ERROR_FD
     if gg_close_range_(ERROR_FD + 1, 0xFFFFFFFF) == 0:
@@ -244,48 +244,20 @@ cdef void put_title(const char *text, size_t size) noexcept nogil:
     memcpy(title_start, text, size)
 
 
-cdef int execute_image(const gg_op *op, const char *argv_text, const char *envp_text) noexcept nogil:
-    """execve with NUL-separated arguments and environment; counts are n[0] and n[1]."""
-    cdef char *argv[WORDS_MAX + 1]
-    cdef char *envp[WORDS_MAX + 1]
-    cdef uint64_t index
-    if not 0 < op.n[0] <= WORDS_MAX or op.n[1] > WORDS_MAX:
-        (&errno)[0] = EINVAL
-        return -1
-    for index in range(op.n[0]):
-        argv[index] = <char *>argv_text
-        argv_text += strlen(argv_text) + 1
-    argv[op.n[0]] = NULL
-    for index in range(op.n[1]):
-        envp[index] = <char *>envp_text
-        envp_text += strlen(envp_text) + 1
-    envp[op.n[1]] = NULL
-    return execve(argv[0], argv, envp)
-
-
 cdef const char *or_null(const char *text) noexcept nogil:
     return text if text[0] else NULL
 
 
-cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *slots, int *error_fd) noexcept nogil:
+cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *error_fd) noexcept nogil:
     """One operation; 0 or -1 with errno."""
     if op.code == OP_WRITE:
         return write_once(open(s[0], O_WRONLY | O_CLOEXEC), s[1], length[1])
-    elif op.code == OP_OPEN:
-        if op.n[0] >= SLOTS_MAX:
-            (&errno)[0] = EINVAL
-            return -1
-        slots[op.n[0]] = open(s[0], <int>op.n[1] | O_CLOEXEC)
-        return 0 if slots[op.n[0]] >= 0 else -1
-    elif op.code == OP_WRITE_SLOT:
-        if op.n[0] >= SLOTS_MAX or slots[op.n[0]] < 0:
-            (&errno)[0] = EBADF
-            return -1
-        return write_once(slots[op.n[0]], s[0], length[0])
     elif op.code == OP_SETSID:
         return 0 if setsid() >= 0 else -1
     elif op.code == OP_UNSHARE:
         return unshare_(<int>op.n[0])
+    elif op.code == OP_SETNS:
+        return setns_(<int>op.n[0], <int>op.n[1])
     elif op.code == OP_MOUNT:
         return mount_(or_null(s[0]), s[1], or_null(s[2]), <unsigned long>op.n[0], or_null(s[3]))
     elif op.code == OP_MKDIR:
@@ -304,8 +276,6 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
         if mknod(s[0], S_IFCHR | 0o600, gnu_dev_makedev(<unsigned int>op.n[1], <unsigned int>op.n[2])):
             return -1
         return chmod(s[0], <mode_t>op.n[0])
-    elif op.code == OP_FILE:
-        return write_once(open(s[0], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, <int>op.n[0]), s[1], length[1])
     elif op.code == OP_BIND:
         return bind_mount(s[0], s[1], <unsigned long>op.n[0], <mode_t>op.n[1], op.n[2], <mode_t>op.n[3])
     elif op.code == OP_CHDIR:
@@ -319,7 +289,7 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
     elif op.code == OP_RLIMIT:
         return gg_set_limit(<int>op.n[0], op.n[1], op.n[2])
     elif op.code == OP_DESCRIPTORS:
-        return set_descriptors(<int>op.n[0], <int>op.n[1], <int>op.n[2], <int>op.n[3], error_fd)
+        return set_descriptors(<int>op.n[0], <int>op.n[1], <int>op.n[2], error_fd)
     elif op.code == OP_KEYRING:
         return 0 if gg_new_keyring() >= 0 else -1
     elif op.code == OP_BOUNDING:
@@ -338,6 +308,8 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
         return prctl_(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     elif op.code == OP_LANDLOCK:
         return gg_landlock(op.n[0])
+    elif op.code == OP_DOMAIN:
+        return gg_landlock_domain()
     elif op.code == OP_SECCOMP:
         return gg_seccomp(s[0], length[0], <unsigned int>op.n[0])
     elif op.code == OP_SIGNALS:
@@ -348,8 +320,6 @@ cdef int run_op(const gg_op *op, const char **s, const uint32_t *length, int *sl
     elif op.code == OP_UMASK:
         umask(<mode_t>op.n[0])
         return 0
-    elif op.code == OP_EXEC:
-        return execute_image(op, s[0], s[1])
     _exit(0)  # OP_EXIT: check_plan admits no other code
 
 
@@ -364,13 +334,10 @@ cdef int execute_plan(const char *plan, size_t size, int error_fd) noexcept nogi
     """Run every operation of a checked plan; 0 when completed, else the failure has been reported."""
     cdef const char *strings[STRINGS_MAX]
     cdef uint32_t lengths[STRINGS_MAX]
-    cdef int slots[SLOTS_MAX]
     cdef const gg_op *op
     cdef size_t at = 0, cursor
     cdef uint32_t number = 0
     cdef int index
-    for index in range(SLOTS_MAX):
-        slots[index] = -1
     while at < size:
         op = <const gg_op *>(plan + at)
         cursor = at + sizeof(gg_op)
@@ -378,13 +345,13 @@ cdef int execute_plan(const char *plan, size_t size, int error_fd) noexcept nogi
             memcpy(&lengths[index], plan + cursor, 4)
             strings[index] = plan + cursor + 4
             cursor += 5 + lengths[index]
-        if op.code >= OP_EXEC:  # nothing can be said after it succeeded; a failure is a second record
-            report(error_fd, 0xFFFFFFFF, 0)
-        if run_op(op, strings, lengths, slots, &error_fd) and not op.flags & 1:
+        if op.code == OP_EXIT:  # nothing can be said after it
+            report(error_fd, RECORD_DONE, 0)
+        if run_op(op, strings, lengths, &error_fd) and not op.flags & 1:
             report(error_fd, number, errno)
             return -1
         at += op.size
         number += 1
-    report(error_fd, 0xFFFFFFFF, 0)
+    report(error_fd, RECORD_DONE, 0)
     close(error_fd)
     return 0

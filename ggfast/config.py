@@ -200,8 +200,8 @@ class GgfastSettings:
     runtimes: tuple[tuple[str, str], ...] = programs(
         "runtimes", _RUNTIME, "ggfast", "interpreters by runtime id; without an entry those on the PATH are used"
     )
-    run_as_uids: tuple[int, ...] = user_ids(
-        "runAsUids", 64, "ggfast", "uids other than functionUser's that functions may run as (RunAs)"
+    run_as_uids: tuple[int, ...] | None = user_ids(
+        "runAsUids", 64, "ggfast", "the uids, beside functionUser's, for RunAs; without a list every ordinary account's"
     )
     fsync: bool = switch("fsync", True, "ggfast", "false trades durability at power loss for less flash wear")
     log_lines_per_s: int = number(

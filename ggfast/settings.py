@@ -140,12 +140,12 @@ def programs(key: str, names: re.Pattern[str], since: str, meaning: str) -> Any:
 
 
 def user_ids(key: str, maximum: int, since: str, meaning: str) -> Any:
-    """A list of numeric user ids other than root's."""
+    """A list of numeric user ids other than root's; None without one, which is not the same as an empty list."""
 
-    def read(f: Fields, name: str) -> tuple[int, ...]:
-        return f.integers(name, 1, 0xFFFF_FFFE, maximum)
+    def read(f: Fields, name: str) -> tuple[int, ...] | None:
+        return f.integers(name, 1, 0xFFFF_FFFE, maximum) if f.has(name) else None
 
-    return _declare(key, (), read, "a list; each a uid from 1", since, meaning)
+    return _declare(key, None, read, "a list; each a uid from 1", since, meaning)
 
 
 def _names(key: str, maximum: int, pattern: re.Pattern[str], rule: str, since: str, meaning: str) -> Any:

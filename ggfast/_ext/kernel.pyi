@@ -3,12 +3,17 @@
 OPERATIONS: tuple[tuple[str, int], ...]
 OPTIONAL: int
 DONE: int
+NUMBER: int
+FORK: int
 HEADER_BYTES: int
 SPAWN: int
 KILL: int
 ENDED: int
 SPARE: int
+KEEP: int
+KEEPER_END: int
 WORKER_DESCRIPTORS: tuple[int, int, int]
+NAMESPACE_DESCRIPTOR: int
 
 def spawn(plan: bytes, error_fd: int, own_pid_namespace: int) -> int: ...
 def serve_zygote(sock: int, own_pid_namespace: int, signals: int) -> None: ...

@@ -19,6 +19,7 @@ from ggfast.cli.checks import Accounts
 from ggfast.config import Config
 from ggfast.core.functions.resources import mount_policy
 from ggfast.errors import OperatingError
+from ggfast.sandbox.accounts import powerful_accounts
 from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec
 
 WORKER_MODULE = "ggworker"
@@ -62,10 +63,13 @@ def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
 
 def policy(config: Config, accounts: Accounts) -> dict[str, object]:
     """What the daemon may ask for: identities, code, memory, and what functions never see."""
-    layout = config.layout
+    layout, listed = config.layout, config.ggfast.run_as_uids
+    # V1 ran functions as whom the group said. So does this without a list, but as nobody who could become root; and
+    # never as the daemon: its keys would be the function's.
+    denied = set(powerful_accounts() if listed is None else ()) - {accounts.function_uid} | {accounts.daemon_uid}
     return {
-        # no other account: a daemon in wrong hands could run code as a person of the machine, with their files
-        "uids": [accounts.function_uid, *config.ggfast.run_as_uids],
+        "uids": [[1, ID_MAX]] if listed is None else [accounts.function_uid, *listed],
+        "denied_uids": sorted(denied),
         "gids": _without(1, ID_MAX, accounts.daemon_gid),
         "allow_root": config.runtime.allow_functions_to_run_as_root,
         "code_prefixes": [str(layout.functions)],

@@ -7,9 +7,11 @@ between the check and the signal the number cannot change hands.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +21,42 @@ from ggfast.layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class RunningCore:
-    """A live supervisor: its PID and a pidfd that stays valid for it alone."""
+    """A live supervisor: its PID and a pidfd that stays valid for it alone; -1 on kernels without (before 5.3), where
+    the title has to do, looked at again before each signal."""
 
     pid: int
     pidfd: int
+    title: bytes = b""
 
     def close(self) -> None:
-        os.close(self.pidfd)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; a process that has just ended is no error."""
         try:
-            signal.pidfd_send_signal(self.pidfd, number)
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, number)
+            elif _shows(self.pid, self.title):
+                os.kill(self.pid, number)
         except ProcessLookupError:
             pass
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; False if it has not after `timeout_s`. Blocking."""
+        if self.pidfd < 0:
+            return self._watch(timeout_s)
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
+
+    def _watch(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while _shows(self.pid, self.title):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
 
 def find(layout: Layout) -> RunningCore | None:
@@ -58,17 +76,22 @@ def find(layout: Layout) -> RunningCore | None:
         )
     try:
         pidfd = os.pidfd_open(int(text))
-    except (OSError, OverflowError):  # gone, or no process number at all
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # a kernel without, or a filter of an outer container's
+            return None
+        pidfd = -1
+    except OverflowError:  # no process number at all
         return None
-    if not _is_core(int(text), layout):
-        os.close(pidfd)
+    running = RunningCore(int(text), pidfd, os.fsencode(layout.base) + b"/packages/")
+    if not _shows(running.pid, running.title):
+        running.close()
         return None
-    return RunningCore(int(text), pidfd)
+    return running
 
 
-def _is_core(pid: int, layout: Layout) -> bool:
+def _shows(pid: int, title: bytes) -> bool:
+    """Whether a process lives whose command line begins so; one that waits to be reaped shows none."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title)
     except OSError:
         return False
-    return command.startswith(os.fsencode(layout.base) + b"/packages/")

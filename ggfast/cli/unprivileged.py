@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, OperatingError, Rejected
 
@@ -34,14 +36,21 @@ def run_as(uid: int, gid: int, work: Callable[[], dict[str, Any]]) -> dict[str, 
         _child(uid, gid, work, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        data = stream.read()
+        data = stream.read(limits.HELPER_ANSWER_BYTES_MAX + 1)
+    if len(data) > limits.HELPER_ANSWER_BYTES_MAX:  # its writing ends with our end of the pipe
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise OperatingError(f"the helper process said more than {limits.HELPER_ANSWER_BYTES_MAX} bytes.")
     _, status = os.waitpid(pid, 0)
     if not data:
         raise OperatingError(f"the helper process died with status {os.waitstatus_to_exitcode(status)}.")
-    answer: dict[str, Any] = json.loads(data)
-    if "error" in answer:
-        raise Rejected(answer["error"])
-    result: dict[str, Any] = answer["result"]
+    try:
+        answer = json.loads(data)
+        if "error" in answer:
+            raise Rejected(str(answer["error"]))
+        result: dict[str, Any] = answer["result"]
+    except (ValueError, TypeError, KeyError, RecursionError):  # it may have been taken over by what it looked into
+        raise OperatingError(f"the helper process said {data[:80]!r}, which is no answer.") from None
     return result
 
 

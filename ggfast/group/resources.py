@@ -29,6 +29,7 @@ from ggfast.group.entities import read_id
 from ggfast.sandbox.paths import below_any
 from ggfast.sandbox.policy import PROC_DENIED, SOURCES_DENIED
 
+_NAME_BYTES_MAX: Final = 255  # NAME_MAX of Linux
 _LABELS_MAX: Final = 20  # staging labels a secret may have
 _ABSOLUTE: Final = re.compile(r"/|(/[^/\0]+)+/?")
 _SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@!-]{1,512}", re.ASCII)
@@ -128,6 +129,9 @@ def _read_model_path(source: Fields) -> str:
     _judge_destination(source, path)
     if any(character in path for character in ",:\\"):  # they separate the options of a mount
         source.problems.add(source.at("DestinationPath"), shown(path), "a path without , : and backslash")
+    if len(path.encode()) > limits.MODEL_DESTINATION_BYTES_MAX:
+        expected = f"at most {limits.MODEL_DESTINATION_BYTES_MAX} bytes"
+        source.problems.add(source.at("DestinationPath"), f"{len(path.encode())} bytes", expected)
     return path
 
 
@@ -168,6 +172,8 @@ def _read_path(source: Fields, key: str) -> str:
     elif len(path.encode()) > limits.SANDBOX_PATH_BYTES_MAX:
         expected = f"at most {limits.SANDBOX_PATH_BYTES_MAX} bytes"
         source.problems.add(source.at(key), f"{len(path.encode())} bytes", expected)
+    elif any(len(part.encode()) > _NAME_BYTES_MAX for part in path.split("/")):
+        source.problems.add(source.at(key), shown(path), f"names of at most {_NAME_BYTES_MAX} bytes")
     return path.rstrip("/") or path
 
 

@@ -30,6 +30,8 @@ from ggfast.group.functions import isolation_of, run_as_of
 from ggfast.group.owners import group_id
 from ggfast.group.resources import under
 from ggfast.group.subscriptions import subject_fault
+from ggfast.sandbox.accounts import powerful_accounts
+from ggfast.sandbox.groups import denied_groups
 from ggfast.sandbox.paths import below_any
 from ggfast.sandbox.policy import SOURCES_READ_ONLY
 
@@ -43,22 +45,26 @@ class GroupRules:
     allow_root: bool = False
     core_thing_arn: str = ""
     denied_paths: tuple[str, ...] = ()
-    run_as_uids: frozenset[int] | None = None  # None: any
-    containers_only: bool = False
+    run_as_uids: frozenset[int] | None = None  # None: any but the denied
+    denied_uids: frozenset[int] = frozenset()
+    denied_gids: frozenset[int] = frozenset()
     function_gid: int | None = None
     proc_volumes: bool = True
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
         """The rules of a configured core: its own directories are never given to functions."""
-        layout = config.layout
+        layout, listed = config.layout, config.ggfast.run_as_uids
+        function, daemon = _uid(config.ggfast.function_user), _uid(config.ggfast.daemon_user)
+        denied = set(powerful_accounts() if listed is None else ()) - {*function} | {*daemon}
         return cls(
             messages=config.message_limits,
             allow_root=config.runtime.allow_functions_to_run_as_root,
             core_thing_arn=str(config.core_thing.thing_arn),
             denied_paths=tuple(sorted({str(layout.root), str(layout.written), *config.ggfast.hidden_paths})),
-            run_as_uids=frozenset({0, *_uid(config.ggfast.function_user), *config.ggfast.run_as_uids}),
-            containers_only=True,
+            run_as_uids=None if listed is None else frozenset({0, *function, *listed}),
+            denied_uids=frozenset(denied),
+            denied_gids=frozenset(denied_groups()),
             function_gid=group_id(config.ggfast.function_group),
             proc_volumes=config.version_profile.minor >= 6,
         )
@@ -101,7 +107,6 @@ class _Judge:
                 self._function(f"{self.paths['Functions']}[{position}]", function)
         self._root()
         self._run_as()
-        self._containers_only()
 
     # --- cores, devices, ids ---
 
@@ -299,24 +304,23 @@ class _Judge:
         if destination:
             taken.append(destination)
 
-    def _containers_only(self) -> None:
-        """This release holds every function in a container."""
-        for position, function in enumerate(self.group.functions):
-            isolation = isolation_of(self.group, function)
-            if self.rules.containers_only and isolation is Isolation.NO_CONTAINER and not function.is_system:
-                path = (
-                    f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.IsolationMode"
-                )
-                self.problems.add(path, "NoContainer", "GreengrassContainer: this release runs containers only")
-
     def _run_as(self) -> None:
         """Root's configuration, not the group, says as whom functions may run: see cli/launching.policy."""
-        allowed = self.rules.run_as_uids
+        rules = self.rules
         for position, function in enumerate(self.group.functions):
-            uid = run_as_of(self.group, function).uid
-            if allowed is not None and uid is not None and uid not in allowed and not function.is_system:
-                path = f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.RunAs.Uid"
-                self.problems.add(path, str(uid), "an id that config.json lists in ggfast.runAsUids")
+            if function.is_system:
+                continue
+            run_as = run_as_of(self.group, function)
+            path = f"{self.paths['Functions']}[{position}].FunctionConfiguration.Environment.Execution.RunAs"
+            if rules.run_as_uids is not None and run_as.uid is not None and run_as.uid not in rules.run_as_uids:
+                self.problems.add(f"{path}.Uid", str(run_as.uid), "an id that config.json lists in ggfast.runAsUids")
+            elif run_as.uid in rules.denied_uids:
+                expected = "an account that is not the core's own and in no group as good as root; if it is meant, "
+                expected += "list all that functions may run as in ggfast.runAsUids in config.json"
+                self.problems.add(f"{path}.Uid", str(run_as.uid), expected)
+            if run_as.gid in rules.denied_gids:
+                expected = "a group that does not own files of the system: this one is never given to functions"
+                self.problems.add(f"{path}.Gid", str(run_as.gid), expected)
 
     def _root(self) -> None:
         """greengrass-core 17.1: uid or gid 0 needs the switch in config.json."""

@@ -10,14 +10,13 @@ Nothing here assumes where a hierarchy is mounted or which group is ours: both a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox.devices import DeviceRule, device_program
@@ -143,31 +142,56 @@ class Statistics:
 
 
 class Group:
-    """The directories of one instance, one per hierarchy."""
+    """The directories of one instance, one per hierarchy. Without a container some or all controllers may be missing,
+    and what the instance started may still be in it when it has ended."""
 
-    __slots__ = ("_directories", "_unified_devices", "instance", "memory_limit_kb")
+    __slots__ = ("_directories", "_others", "_sweeps", "instance", "memory_limit_kb")
 
-    def __init__(self, instance: str, directories: dict[str, tuple[int, str]], unified_devices: str | None) -> None:
+    def __init__(
+        self,
+        instance: str,
+        directories: dict[str, tuple[int, str]],
+        others: Sequence[str] = (),
+        *,
+        sweeps: bool = False,
+    ) -> None:
         self.instance = instance
         self.memory_limit_kb = 0
         self._directories = directories  # controller -> (version, directory)
-        self._unified_devices = unified_devices
+        self._others = others  # joined for their members' sake, or for a device program
+        self._sweeps = sweeps
 
     @property
     def directories(self) -> list[str]:
         """Every directory once."""
-        extra = [self._unified_devices] if self._unified_devices else []
-        return list(dict.fromkeys([path for _, path in self._directories.values()] + extra))
+        return list(dict.fromkeys([*(path for _, path in self._directories.values()), *self._others]))
 
     @property
     def join_first(self) -> list[str]:
         """cgroup.procs files to enter before anything else, so that every page is charged."""
         return [path + "/cgroup.procs" for path in self.directories]
 
-    def limit(self, memory_kb: int, pids_max: int, rules: Sequence[DeviceRule]) -> None:
-        """Write all limits; raises SandboxFailed naming the file."""
+    def limit(self, memory_kb: int, pids_max: int, rules: Sequence[DeviceRule] | None) -> None:
+        """Write all limits; raises SandboxFailed naming the file. memory_kb 0: none; `rules` None: no device rules."""
         self.memory_limit_kb = memory_kb
-        size = str(memory_kb * 1024)
+        if memory_kb:
+            self._limit_memory(str(memory_kb * 1024))
+        if "pids" in self._directories:
+            _set(self._directories["pids"][1], "pids.max", str(pids_max))
+        if rules is None:
+            return
+        version, devices = self._directories.get("devices", (2, self._others[0] if self._others else ""))
+        if version == 1:
+            _set(devices, "devices.deny", "a")
+            for rule in rules:
+                _set(devices, "devices.allow", rule.v1_line)
+        elif devices:
+            attach_devices(devices, rules)
+
+    def _limit_memory(self, size: str) -> None:
+        if "memory" not in self._directories:
+            text = "found no memory controller to limit it with, expected a function without MemorySize"
+            raise SandboxFailed("cgroups", errno.ENOSYS, text)
         version, memory = self._directories["memory"]
         if version == 2:
             _set(memory, "memory.max", size)
@@ -176,25 +200,20 @@ class Group:
         else:
             _set(memory, "memory.limit_in_bytes", size)
             _set(memory, "memory.memsw.limit_in_bytes", size, optional=True)
-        if "pids" in self._directories:
-            _set(self._directories["pids"][1], "pids.max", str(pids_max))
-        version, devices = self._directories.get("devices", (2, self._unified_devices or ""))
-        if version == 1:
-            _set(devices, "devices.deny", "a")
-            for rule in rules:
-                _set(devices, "devices.allow", rule.v1_line)
-        elif devices:
-            attach_devices(devices, rules)
 
     def oom_kills(self) -> int:
         """How many tasks of this group the kernel killed for its memory limit."""
+        if "memory" not in self._directories:
+            return 0
         version, memory = self._directories["memory"]
         name = "memory.events" if version == 2 else "memory.oom_control"
         return _field(memory + "/" + name, "oom_kill")
 
     def oom_event(self) -> int | None:
         """v1: an eventfd that fires when the group runs out of memory (and when it is removed). None on v2,
-        where the kernel kills the whole group by itself."""
+        where the kernel kills the whole group by itself, and without a limit."""
+        if not self.memory_limit_kb:
+            return None
         version, memory = self._directories["memory"]
         if version == 2:
             return None
@@ -212,7 +231,7 @@ class Group:
 
     def statistics(self) -> Statistics:
         """Current use; never raises."""
-        version, memory = self._directories["memory"]
+        version, memory = self._directories.get("memory", (0, ""))
         now, peak = (
             ("memory.current", "memory.peak")
             if version == 2
@@ -220,8 +239,8 @@ class Group:
         )
         pids = self._directories.get("pids")
         return Statistics(
-            _number(memory + "/" + now, 1024),
-            _number(memory + "/" + peak, 1024),
+            _number(memory + "/" + now, 1024) if memory else -1,
+            _number(memory + "/" + peak, 1024) if memory else -1,
             self.memory_limit_kb,
             self.oom_kills(),
             self._cpu_ms(),
@@ -237,9 +256,12 @@ class Group:
         return -1
 
     def remove(self) -> bool:
-        """rmdir everything that is empty now; False while something is still busy."""
+        """rmdir everything that is empty now; False while something is still busy. Without a container what is left in
+        it is killed first."""
         done = True
         for path in self.directories:
+            if self._sweeps:
+                kill_members(path)
             try:
                 os.rmdir(path)
             except FileNotFoundError:
@@ -250,23 +272,41 @@ class Group:
 
 
 class Tree:
-    """The named subtree of one core."""
+    """The named subtree of one core. `refusal` says why containers are not possible, once prepared."""
 
     def __init__(self, layout: Layout, name: str) -> None:
         self.layout = layout
         self.name = PREFIX + name
+        self.refusal: SandboxFailed | None = None
         self._tops: dict[str, tuple[int, str]] = {}
         self._unified_devices: str | None = None
+        self._members: str | None = None
+
+    @property
+    def tops(self) -> list[str]:
+        """Our directories, one per hierarchy in use."""
+        more = [path for path in (self._unified_devices, self._members) if path]
+        return list(dict.fromkeys([*(path for _, path in self._tops.values()), *more]))
 
     def prepare(self) -> None:
-        """Make the subtree. Raises SandboxFailed where a controller that containers need is missing."""
-        if self.layout.find("memory") is None:
-            raise SandboxFailed(
-                "cgroups",
-                2,
+        """Make the subtree. Never raises: what is missing, or not ours to use, is a reason to refuse containers."""
+        try:
+            self._prepare()
+        except (SandboxFailed, OSError) as error:
+            self.refusal = error if isinstance(error, SandboxFailed) else _refused(str(error))
+        if self.refusal is None and self.layout.find("memory") is None:
+            self.refusal = _refused(
                 "no memory controller: found none in /proc/self/mountinfo, expected one on cgroup v1 or v2",
                 hint="Boot with `cgroup_enable=memory cgroup_memory=1`, or run functions with NoContainer.",
             )
+        elif self.refusal is None and "devices" not in self._tops and self._unified_devices is None:
+            self.refusal = _refused(
+                "no device control: found neither the v1 devices controller nor a v2 tree",
+                hint="Mount cgroup2 on /sys/fs/cgroup (Linux 4.15 or newer), or run functions with NoContainer.",
+            )
+        self._members = self._membership()
+
+    def _prepare(self) -> None:
         unified = self.layout.unified
         if unified and unified.controllers & set(CONTROLLERS):
             self._open_unified(unified)
@@ -276,16 +316,22 @@ class Tree:
                 top = f"{hierarchy.own}/{self.name}"
                 _make(top)
                 self._tops[controller] = (hierarchy.version, top)
-        if "devices" not in self._tops:
-            if unified is None:
-                raise SandboxFailed(
-                    "cgroups",
-                    2,
-                    "no device control: found neither the v1 devices controller nor a v2 tree",
-                    hint="Mount cgroup2 on /sys/fs/cgroup (Linux 4.15 or newer).",
-                )
-            self._unified_devices = f"{unified.own}/{self.name}"
-            _make(self._unified_devices)
+        if "devices" not in self._tops and unified is not None:
+            top = f"{unified.own}/{self.name}"
+            _make(top)
+            self._unified_devices = top
+
+    def _membership(self) -> str | None:
+        """A directory whose children hold whatever a function without a container has started; in the v2 tree where
+        there is one, because it can be killed as one there."""
+        unified = [self.layout.unified] if self.layout.unified else []
+        for hierarchy in (*unified, *self.layout.hierarchies):
+            try:
+                _make(f"{hierarchy.own}/{self.name}")
+            except SandboxFailed:
+                continue
+            return f"{hierarchy.own}/{self.name}"
+        return None
 
     def _open_unified(self, unified: Hierarchy) -> None:
         """v2: leave the own group for a leaf (a group with processes cannot have children), enable controllers."""
@@ -300,10 +346,28 @@ class Tree:
             _set(directory, "cgroup.subtree_control", wanted)
 
     def create(self, instance: str) -> Group:
-        """The directories of one instance; raises SandboxFailed."""
-        directories = {name: (version, f"{top}/{instance}") for name, (version, top) in self._tops.items()}
-        extra = f"{self._unified_devices}/{instance}" if self._unified_devices else None
-        group = Group(instance, directories, extra)
+        """The directories of one instance in a container; raises SandboxFailed."""
+        if self.refusal is not None:
+            raise self.refusal
+        others = [f"{self._unified_devices}/{instance}"] if self._unified_devices else []
+        return self._made(Group(instance, self._below(CONTROLLERS, instance), others))
+
+    def create_uncontained(self, instance: str) -> Group:
+        """Those of one without a container: what there is, possibly nothing. Raises SandboxFailed."""
+        others = [f"{self._members}/{instance}"] if self._members else []
+        controllers = [name for name in CONTROLLERS if name != "devices"]
+        return self._made(Group(instance, self._below(controllers, instance), others, sweeps=True))
+
+    def create_members(self, name: str) -> Group:
+        """A group that limits nothing and whose members end when it is removed. Raises SandboxFailed."""
+        return self._made(Group(name, {}, [f"{self._members}/{name}"] if self._members else [], sweeps=True))
+
+    def _below(self, controllers: Sequence[str], instance: str) -> dict[str, tuple[int, str]]:
+        found = {name: self._tops[name] for name in controllers if name in self._tops}
+        return {name: (version, f"{top}/{instance}") for name, (version, top) in found.items()}
+
+    @staticmethod
+    def _made(group: Group) -> Group:
         for path in group.directories:
             try:
                 _make(path)
@@ -312,24 +376,17 @@ class Tree:
                 raise
         return group
 
-    def sweep(self) -> int:
-        """Kill and remove what an earlier supervisor of this name left, wherever it is; blocks up to ~1 s.
-
-        The number of directories that could not be removed.
-        """
-        left = 0
-        for hierarchy in self.layout.hierarchies:
-            for top in _find_named(hierarchy.mount, self.name):
-                left += _clear(top)
-        return left
-
     def close(self) -> None:
         """Remove the empty subtree at an orderly end."""
-        for path in {path for _, path in self._tops.values()} | {self._unified_devices or ""}:
+        for path in self.tops:
             try:
                 os.rmdir(path)
             except OSError:
                 pass
+
+
+def _refused(text: str, hint: str = "") -> SandboxFailed:
+    return SandboxFailed("cgroups", errno.ENOENT, text, hint=hint)
 
 
 def drain_event(event: int) -> None:
@@ -355,46 +412,13 @@ def attach_devices(directory: str, rules: Sequence[DeviceRule]) -> None:
                 os.close(number)
 
 
-def _find_named(mount: str, name: str) -> Iterator[str]:
-    """Directories called `name` anywhere in a hierarchy."""
-    waiting, seen = [mount], 0
-    while waiting and seen < limits.SANDBOX_CGROUPS_SCANNED_MAX:
-        try:
-            entries = [e.path for e in os.scandir(waiting.pop()) if e.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
-        seen += 1
-        for path in entries:
-            if path.rsplit("/", 1)[1] == name:
-                yield path
-            else:
-                waiting.append(path)
-
-
-def _clear(top: str) -> int:
-    """Kill every process below `top` and remove it; the number of directories left."""
+def kill_members(directory: str) -> None:
+    """SIGKILL to every process of a group; at once on v2 from Linux 5.14 on, one by one otherwise. Never raises."""
     try:
-        write_text(top + "/cgroup.kill", "1")  # v2 only, Linux 5.14
+        write_text(directory + "/cgroup.kill", "1")
+        return
     except OSError:
         pass
-    for attempt in range(100):
-        directories = [path for path, _, _ in os.walk(top, topdown=False)]
-        left = 0
-        for directory in directories:
-            _kill_members(directory)
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                left += 1
-        if not left:
-            return 0
-        time.sleep(0.001 if attempt < 50 else 0.02)
-    return left
-
-
-def _kill_members(directory: str) -> None:
     try:
         for pid in read_text(directory + "/cgroup.procs").split():
             if int(pid) not in (0, os.getpid()):  # 0: a process outside this PID namespace

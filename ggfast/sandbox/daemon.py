@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.sandbox import privileges
+from ggfast.sandbox.cgroups import write_text
 
 CLONE_NEWNS: Final = 0x20000
 
@@ -46,7 +47,11 @@ class Daemon:
     """Start, death, delay, start again. Knows no sockets but the channel it makes for each life."""
 
     def __init__(
-        self, spec: DaemonSpec, listeners: Mapping[str, int], host_mounts: int, clock: Callable[[], float]
+        self,
+        spec: DaemonSpec,
+        listeners: Mapping[str, int],
+        host_mounts: int | None,
+        clock: Callable[[], float],
     ) -> None:
         self.pid = 0
         self.channel: socket.socket | None = None
@@ -61,9 +66,10 @@ class Daemon:
         self._ready_since: float | None = None
         self._delay = limits.DAEMON_RESTART_FIRST_S
 
-    def start(self) -> None:
-        """Fork and exec; afterwards `pid`, `channel` and `output` (its stdout and stderr) are set. Raises OSError
-        where memory or descriptors are short; it counts as a start that failed."""
+    def start(self, join: Sequence[str] = ()) -> None:
+        """Fork and exec; afterwards `pid`, `channel` and `output` (its stdout and stderr) are set. `join` are files
+        of control groups to enter, so that its children can be found. Raises OSError where memory or descriptors are
+        short; it counts as a start that failed."""
         self.restart_at, self._ready_since = None, None
         self.starts += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -77,19 +83,21 @@ class Daemon:
             os.close(their_output)
             raise
         if pid == 0:
-            self._exec(theirs.fileno(), their_output, output)
+            self._exec(theirs.fileno(), their_output, join)
         theirs.close()
         os.close(their_output)
         self.pid, self.channel, self.output = pid, ours, output
 
-    def _exec(self, channel: int, output: int, parent_alive: int) -> None:
+    def _exec(self, channel: int, output: int, join: Sequence[str]) -> None:
         """In the child: the host's mounts, no privileges, exactly the descriptors of the contract."""
         try:
             os.setsid()  # a terminal that the core was started from is not the daemon's to type into
             os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            kernel.setns(self._host_mounts, CLONE_NEWNS)
+            _join(join)
+            if self._host_mounts is not None:
+                kernel.setns(self._host_mounts, CLONE_NEWNS)
             os.chdir("/")
             os.umask(0o022)
             kernel.reset_signals(True)
@@ -133,3 +141,12 @@ class Daemon:
         """SIGKILL, if it lives."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
+
+
+def _join(files: Sequence[str]) -> None:
+    for path in files:
+        try:
+            write_text(path, "0")
+        except OSError as error:
+            text = f"daemon: what it starts may outlive it: {path}: {error.strerror}\n"
+            os.write(2, text.encode("utf-8", "replace"))

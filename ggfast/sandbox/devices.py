@@ -22,17 +22,19 @@ LDXW, MOV_K, MOV_X, AND_K, RSH_K, JNE_K, EXIT = 0x61, 0xB7, 0xBF, 0x57, 0x77, 0x
 
 @dataclass(frozen=True, slots=True)
 class DeviceRule:
-    """Allow `access` ("r", "rw" or "rwm") to one device."""
+    """Allow `access` ("r", "rw" or "rwm") to one device, or with `minor` None to all of a driver: what is plugged in
+    again gets another number."""
 
     block: bool
     major: int
-    minor: int
+    minor: int | None
     access: str
 
     @property
     def v1_line(self) -> str:
         """As devices.allow wants it."""
-        return f"{'b' if self.block else 'c'} {self.major}:{self.minor} {self.access}"
+        minor = "*" if self.minor is None else str(self.minor)
+        return f"{'b' if self.block else 'c'} {self.major}:{minor} {self.access}"
 
 
 ALWAYS: Final = tuple(
@@ -58,13 +60,14 @@ def device_program(rules: Sequence[DeviceRule]) -> bytes:
     ]
     for rule in rules:
         allowed = READ | (WRITE if "w" in rule.access else 0) | (MAKE if "m" in rule.access else 0)
+        one = [] if rule.minor is None else [load(JNE_K, 5, 0, 2, rule.minor)]
         code += [
-            load(JNE_K, 2, 0, 7, BLOCK if rule.block else CHARACTER),
+            load(JNE_K, 2, 0, 6 + len(one), BLOCK if rule.block else CHARACTER),
             load(MOV_X, 6, 3, 0, 0),
             load(AND_K, 6, 0, 0, ~allowed),
-            load(JNE_K, 6, 0, 4, 0),
-            load(JNE_K, 4, 0, 3, rule.major),
-            load(JNE_K, 5, 0, 2, rule.minor),
+            load(JNE_K, 6, 0, 3 + len(one), 0),
+            load(JNE_K, 4, 0, 2 + len(one), rule.major),
+            *one,
             load(MOV_K, 0, 0, 0, 1),
             load(EXIT, 0, 0, 0, 0),
         ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ggfast._ext import kernel
-from ggfast.sandbox import seccomp
+from ggfast.sandbox import ladder, seccomp, uncontained
 from ggfast.sandbox.cgroups import read_text, unescape
 from ggfast.sandbox.disks import disk_majors, node_fault
 from ggfast.sandbox.paths import below_any
@@ -44,13 +44,17 @@ class Host:
     block_majors: frozenset[int]  # of mounted file systems: never handed to functions
     top_level: tuple[tuple[str, str], ...]  # entries of / for the bind root: (name, link target or "")
     landlock_scopes: bool
+    landlock_domains: bool
     seccomp_filter: bytes
+    seccomp_uncontained: bytes  # for functions without a container
     seccomp_flags: int
     rlimits: tuple[tuple[int, int], ...]
 
 
 def examine(*, overlay: bool) -> Host:
-    """Look around; `overlay` is the result of trying it out. Blocking, about a millisecond."""
+    """Look around; `overlay` is the result of trying it out. Blocking, about a millisecond. Raises SandboxFailed on
+    an architecture without a table of system calls."""
+    landlock = kernel.landlock_abi()
     mountinfo = read_text("/proc/self/mountinfo")
     return Host(
         overlay=overlay,
@@ -60,8 +64,10 @@ def examine(*, overlay: bool) -> Host:
         proc_masked=tuple(name for name in PROC_MASKED if os.path.exists("/proc/" + name)),
         block_majors=disk_majors(mountinfo, _swaps()),
         top_level=_top_level(),
-        landlock_scopes=kernel.landlock_abi() >= 6,
+        landlock_scopes=landlock >= ladder.LANDLOCK_SCOPES_ABI,
+        landlock_domains=landlock >= ladder.LANDLOCK_DOMAIN_ABI,
         seccomp_filter=seccomp.filter_bytes(),
+        seccomp_uncontained=uncontained.filter_bytes(),
         seccomp_flags=seccomp.install_flags(os.uname().release),
         rlimits=_rlimits(),
     )

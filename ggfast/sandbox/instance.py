@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox.cgroups import Group
 from ggfast.sandbox.policy import WorkerSpec
 
+Steps = tuple[str, ...]
 RECORD: Final = struct.Struct("=II")  # what a plan writes to its error pipe: operation index or DONE, errno
 
 
@@ -22,9 +25,9 @@ class Worker:
     instance: str
     spec: WorkerSpec
     serial: int  # of the request to the zygote
-    pid: int  # 0 until the zygote has forked
+    pid: int  # the zygote's child: the worker, or its keeper; 0 until the zygote has forked
     group: Group
-    steps: tuple[str, ...]
+    steps: Steps
     ipc: int
     stdout: int
     stderr: int
@@ -35,23 +38,64 @@ class Worker:
     started: bool = False
 
     @property
+    def _told(self) -> list[tuple[int, int]]:
+        whole = len(self.records) - len(self.records) % RECORD.size
+        return list(RECORD.iter_unpack(self.records[:whole]))
+
+    @property
     def last_record(self) -> tuple[int, int] | None:
         """The executor's last word: (operation index or DONE, errno)."""
-        if len(self.records) < RECORD.size:
-            return None
-        index, number = RECORD.unpack(self.records[-RECORD.size :])
-        return index, number
+        return next((record for record in reversed(self._told) if record[0] != kernel.NUMBER), None)
+
+    @property
+    def number(self) -> int:
+        """The worker's own pid, which is not the keeper's."""
+        return next((value for index, value in self._told if index == kernel.NUMBER), self.pid)
 
     @property
     def descriptors(self) -> list[int]:
         """What the daemon gets."""
         return [self.ipc, self.stdout, self.stderr]
 
-    def set_up_failure(self) -> SandboxFailed:
-        """Why it died before its plan was done."""
-        if self.last_record is None:
+    def set_up_failure(self, status: int, out_of_memory: bool) -> SandboxFailed:
+        """Why it died before its plan was done; `status` as wait(2) gives it."""
+        if self.last_record is None and out_of_memory:
             text = f"killed while its container was set up (memory limit {self.spec.memory_kb} KB)"
             return SandboxFailed("set-up", errno.ENOMEM, text)
+        if self.last_record is None:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            return SandboxFailed("set-up", errno.EIO, f"{how} before its set-up had begun", hint="Try again.")
         index, number = self.last_record
-        step = self.steps[index] if index < len(self.steps) else str(index)
+        step = "fork" if index == kernel.FORK else self.steps[index] if index < len(self.steps) else str(index)
         return SandboxFailed(step, number, f"{step}: {os.strerror(number)}")
+
+
+@dataclass(slots=True)
+class Opened:
+    """Everything opened for one spawn, closed again when it fails: our ends, in the order ipc, stdout, stderr, error
+    pipe and possibly the group's event, and the worker's."""
+
+    near: list[int] = field(default_factory=list)
+    far: list[int] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Make the socket and the pipes."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.near.append(near.detach())
+        self.far.append(far.detach())
+        for _ in range(3):  # stdout, stderr, error pipe
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            self.near.append(read_end)
+            self.far.append(write_end)
+        os.set_blocking(self.near[3], False)
+
+
+def worker_of(
+    instance: str, spec: WorkerSpec, serial: int, pid: int, group: Group, steps: Steps, opened: Opened, request: int
+) -> Worker:
+    """A worker that was asked for with what was opened for it."""
+    ipc, stdout, stderr, errors, *event = opened.near
+    return Worker(
+        instance, spec, serial, pid, group, steps, ipc, stdout, stderr, errors, event[0] if event else None, request
+    )

@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox import crashlog, paths, privileges
+from ggfast.sandbox import crashlog, ladder, paths, privileges
 from ggfast.sandbox.cgroups import read_text, this_layout, unescape
 from ggfast.sandbox.groups import denied_groups
 
@@ -57,7 +57,9 @@ class DaemonLaunch:
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """Everything a supervisor needs. Paths are absolute and without links; `policy` and `worker` as in
-    policy.Policy and spawner.Image; listeners are open descriptors of the caller."""
+    policy.Policy and image.load; listeners are open descriptors of the caller. `without` names features of
+    ladder.LADDER (and "control groups", all of them) that are not used although the kernel may have them: how the way
+    down the ladder is tried on a machine that need not take it."""
 
     name: str
     title: str
@@ -69,6 +71,7 @@ class LaunchSpec:
     worker: Mapping[str, Any]
     listeners: Mapping[str, int] = field(default_factory=dict)
     ready_fd: int | None = None
+    without: tuple[str, ...] = ()
 
 
 def launch(spec: LaunchSpec, *, background: bool) -> int:
@@ -145,7 +148,10 @@ def _end(pid: int) -> None:
 def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
     """The steps of the module's docstring, in order; ends in exec."""
     document: dict[str, Any] = asdict(spec)
-    document["policy"] = {**spec.policy, "denied_gids": sorted({*denied_groups(), *spec.policy.get("denied_gids", ())})}
+    document["policy"] = {
+        **spec.policy,
+        "denied_gids": sorted({*denied_groups(), *spec.policy.get("denied_gids", ())}),
+    }
     warnings = document["warnings"] = []
     os.makedirs(spec.state_dir, mode=0o755, exist_ok=True)
     document["lock_fd"] = lock(spec.state_dir)
@@ -153,24 +159,40 @@ def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
     for key, path in (("pid", spec.pid_file), ("crash", spec.crash_log)):
         document[f"{key}_dir_fd"] = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         document[f"{key}_name"] = os.path.basename(path)
-    document["host_mounts_fd"] = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    document["host_mounts_fd"] = None
     if stderr is not None:
         os.dup2(_crash_file(document) or stderr, 2)
     if reason := privileges.prefer_survival(OOM_SCORE):
-        warnings.append(reason)
-    read_only_view()
-    _staging(spec.state_dir)
+        warnings += ladder.told({"oom score": reason})
+    document["no_namespaces"] = _apart(spec, document)
     layout = this_layout()
     privileges.cut_bounding_set(device_programs=layout.find("devices") is None)
     _exec(document)
 
 
+def _apart(spec: LaunchSpec, document: dict[str, Any]) -> str | None:
+    """A view of our own, for containers. Where the kernel refuses it (an outer container without privileges) functions
+    without a container can run all the same: the reason."""
+    host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if "namespaces" in spec.without:
+            raise SandboxFailed("read-only view", errno.EPERM, "mount namespace: left out")
+        kernel.unshare(CLONE_NEWNS)
+    except (OSError, SandboxFailed) as error:
+        os.close(host_mounts)
+        fd = paths.open_walk(spec.state_dir)
+        os.fchdir(fd)
+        os.close(fd)
+        return str(error)
+    document["host_mounts_fd"] = host_mounts
+    read_only_view()
+    _staging(spec.state_dir)
+    return None
+
+
 def _exec(document: dict[str, Any]) -> NoReturn:
-    inherited = [document[name] for name in ("lock_fd", "pid_dir_fd", "crash_dir_fd", "host_mounts_fd")]
-    inherited += [
-        *document["listeners"].values(),
-        *([document["ready_fd"]] if document["ready_fd"] is not None else []),
-    ]
+    named = [document[name] for name in ("lock_fd", "pid_dir_fd", "crash_dir_fd", "host_mounts_fd", "ready_fd")]
+    inherited = [fd for fd in (*named, *document["listeners"].values()) if fd is not None]
     memory = os.memfd_create("ggfast-launch", 0)
     os.write(memory, json.dumps(document).encode())
     # Exactly these: a descriptor that a shell or service manager left open must not reach daemon or workers.
@@ -180,14 +202,13 @@ def _exec(document: dict[str, Any]) -> NoReturn:
             os.set_inheritable(fd, fd in inherited or fd == memory)
     script = str(Path(__file__).with_name("boot.py"))
     # The last argument only makes room: the title is written over the arguments.
-    argv = [sys.executable, "-I", "-S", "-E", "-X", "no_debug_ranges", script, str(memory), document["title"]]
+    argv = [sys.executable, "-I", "-S", "-E", "-B", "-X", "no_debug_ranges", script, str(memory), document["title"]]
     os.execve(sys.executable, argv, {})
 
 
 def read_only_view() -> None:
-    """A mount namespace of our own in which the whole host tree is read-only; raises SandboxFailed."""
+    """Make the whole host tree read-only in this mount namespace, which is our own; raises SandboxFailed."""
     try:
-        kernel.unshare(CLONE_NEWNS)
         kernel.mount(b"", b"/", b"", MS_REC | MS_SLAVE, b"")
         mounts = [line.split(" ") for line in read_text("/proc/self/mountinfo").splitlines()]
         writable = [os.fsencode(unescape(m[4])) for m in mounts if m[m.index("-") + 1] in KEPT_WRITABLE]

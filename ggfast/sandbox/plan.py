@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ggfast._ext import kernel
+from ggfast.sandbox import uncontained
 from ggfast.sandbox.host import Host, resolver_directory
 from ggfast.sandbox.paths import Found, below_any
 from ggfast.sandbox.policy import WorkerSpec
@@ -37,11 +38,10 @@ LANDLOCK_SCOPES: Final = 3  # abstract unix sockets, signals
 STAGING: Final = "s"  # a directory in the supervisor's working directory: each container's tmpfs goes there
 
 # Names in the tmpfs: upper and work directory of the overlay, merged root, and what is bound into it.
-UPPER, WORK, ROOT, TMP, SHM = "u", "w", "m", "t", "h"
+UPPER, WORK, ROOT, TMP, SHM, VAR_TMP = "u", "w", "m", "t", "h", "v"
 OPAQUE: Final = (("/run", 0o755), ("/var", 0o755))
 NODES: Final = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 LINKS: Final = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
-ENVIRONMENT: Final = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "LANG=C.UTF-8")
 DEV_OPTIONS: Final = "size=64k,nr_inodes=128,mode=755"
 
 
@@ -59,9 +59,6 @@ class Surroundings:
 
     join_first: Sequence[str]
     by_spare: bool  # a spare has joined the groups and built the house
-    ipc: int
-    stdout: int
-    stderr: int
     hidden: Sequence[str]
     runtime_dir: str
     mounts: Sequence[Found]
@@ -181,6 +178,14 @@ def _built(house: House) -> Plan:
     return plan.finish()
 
 
+def container_trial() -> Builder:
+    """The part of a plan that decides whether this machine can have containers at all."""
+    plan = Builder()
+    separate(plan, cgroup_namespace=False)
+    plan.mount("own /proc", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    return plan
+
+
 def overlay_trial(directory: str = ".") -> Builder:
     """The part of a plan that decides whether this machine can have overlay roots; `directory` holds STAGING."""
     plan = Builder()
@@ -279,10 +284,14 @@ def _parents(plan: Builder, path: str, made: set[str]) -> None:
 def _bind_root(plan: Builder, hidden: Sequence[str], host: Host) -> None:
     """Where overlay cannot be had: an empty root, the host's top-level directories bound read-only into it."""
     plan.mount("bind root", ROOT, ROOT, "", MS_BIND)
-    for path in ("/tmp", "/dev", "/proc", "/sys", "/lambda", "/runtime", *(path for path, _ in OPAQUE)):
-        plan.directory(f"make {path}", ROOT + path)
+    # Mount points can be made in directories of ours alone: those that are there for it are.
+    own = ["tmp", "dev", "proc", "sys", "lambda", "runtime", "mnt", "media", *(path[1:] for path, _ in OPAQUE)]
+    for name in own:
+        plan.directory(f"make /{name}", f"{ROOT}/{name}")
     _furnish_var(plan, ROOT)
-    own = {"tmp", "dev", "proc", "sys", "lambda", "runtime", "run", "var", "lost+found"}
+    plan.directory("make /var/tmp", VAR_TMP, 0o1777)
+    plan.mount("mount /var/tmp", VAR_TMP, ROOT + "/var/tmp", "", MS_BIND)  # writable when the root is sealed
+    own.append("lost+found")
     covered = ["/" + name for name in own]
     for name, link in host.top_level:
         path = "/" + name
@@ -410,20 +419,44 @@ def _disarm(plan: Builder, spec: WorkerSpec, around: Surroundings, host: Host) -
     for resource, value in host.rlimits:
         plan.add(f"resource limit {resource}", "rlimit", n=(resource, value, value))
     plan.add("title", "title", around.title)
-    plan.add("descriptors", "descriptors", n=(around.ipc, around.stdout, around.stderr, int(spec.stdio_ipc)))
+    _become(plan, spec)
+    plan.add("no_new_privs", "no_new_privs")
+    if host.landlock_scopes:
+        plan.add("landlock scopes", "landlock", n=(LANDLOCK_SCOPES,))
+    plan.add("seccomp filter", "seccomp", host.seccomp_filter, n=(host.seccomp_flags,))
+
+
+def _become(plan: Builder, spec: WorkerSpec) -> None:
+    """Nothing open but 0 to 3 and the error pipe, these ids, no capability, and an end with the parent."""
+    plan.add("descriptors", "descriptors", n=kernel.WORKER_DESCRIPTORS)
     plan.add("session keyring", "keyring", optional=True)  # ENOSYS without CONFIG_KEYS
     plan.add("bounding set", "bounding", n=(0,))
     plan.add("groups", "groups", struct.pack(f"<{len(spec.groups)}I", *spec.groups))
     plan.add("ids", "ids", n=(spec.uid, spec.gid))
     plan.add("capabilities", "nocaps")
     plan.add("parent death signal", "pdeathsig")  # after the ids: a change of them clears it
+
+
+def build_uncontained(spec: WorkerSpec, join_first: Sequence[str], title: str, host: Host, *, setns: bool) -> Plan:
+    """An ordinary process of the host: its tree, its processes, its devices as far as the ids reach.
+
+    What is left of the rest: groups to join, a session and a key ring of its own, nothing open, no capability, the
+    filter of uncontained.py, and a Landlock domain, so that it cannot look into other functions of its uid. `setns`:
+    the request brings the host's mount namespace, which the zygote has not.
+    """
+    plan = Builder()
+    plan.extend(beginning(join_first))
+    plan.add("new session", "setsid")
+    if setns:
+        plan.add("mounts of the host", "setns", n=(kernel.NAMESPACE_DESCRIPTOR, CLONE_NEWNS))
+    for resource, soft, hard in uncontained.resource_limits():
+        plan.add(f"resource limit {resource}", "rlimit", n=(resource, soft, hard))
+    plan.add("title", "title", title)
+    _become(plan, spec)
+    # As the function: what it may not enter is no working directory of it.
+    plan.add("working directory", "chdir", spec.code_dir)
     plan.add("no_new_privs", "no_new_privs")
-    if host.landlock_scopes:
-        plan.add("landlock scopes", "landlock", n=(LANDLOCK_SCOPES,))
-    if spec.argv:
-        plan.add("signals", "signals", n=(1,))
-    plan.add("seccomp filter", "seccomp", host.seccomp_filter, n=(host.seccomp_flags,))
-    if spec.argv:
-        argv = b"\0".join(os.fsencode(word) for word in spec.argv)
-        environment = "\0".join(ENVIRONMENT)
-        plan.add(f"exec {spec.argv[0]}", "exec", argv, environment, n=(len(spec.argv), len(ENVIRONMENT)))
+    if host.landlock_domains:
+        plan.add("landlock domain", "domain")
+    plan.add("seccomp filter", "seccomp", host.seccomp_uncontained, n=(host.seccomp_flags,))
+    return plan.finish()

@@ -33,6 +33,10 @@ PROC_DENIED: Final = re.compile(
 MODEL: Final = re.compile(r"[0-9a-f]{64}(-w)?/content")
 # What the container itself is made of; everything else may be a destination.
 DESTINATIONS_DENIED: Final = ("/proc", "/sys", "/dev", "/lambda", "/runtime")
+# Fields that describe a container, and what they are without one.
+CONTAINERS_ALONE: Final[Mapping[str, object]] = {
+    "tmpfs_kb": None, "sysfs": False, "mounts": [], "devices": [], "hostname": "",
+}  # fmt: skip
 HIDDEN_ALWAYS: Final = ("/root",)
 # Readable by root alone: passwords, and the keys with which a machine joins networks and others trust it.
 HIDDEN_FROM_ROOT: Final = (
@@ -70,8 +74,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A validated spawn request."""
+    """A validated spawn request. Not `contained`: an ordinary process of the host, `code_dir` its working directory;
+    its memory_kb may be 0, no limit, and there is nothing of the fields from tmpfs_kb on."""
 
+    contained: bool
     code_dir: str
     uid: int
     gid: int
@@ -82,8 +88,6 @@ class WorkerSpec:
     sysfs: bool
     mounts: tuple[Mount, ...]
     devices: tuple[Device, ...]
-    argv: tuple[str, ...]  # empty: a Python worker, forked
-    stdio_ipc: bool  # the IPC socket as descriptors 0 and 1 instead of 3
     hostname: str
     hash: str
 
@@ -94,6 +98,7 @@ class Policy:
 
     uids: tuple[tuple[int, int], ...] = ()
     gids: tuple[tuple[int, int], ...] = ()
+    denied_uids: frozenset[int] = frozenset()
     denied_gids: frozenset[int] = frozenset()
     allow_root: bool = False
     code_prefixes: tuple[str, ...] = ()
@@ -119,18 +124,23 @@ class Policy:
                     raise refuse(f"policy.{name}: {problem}")
         for name in ("hidden", "denied_sources"):
             known[name] = tuple(dict.fromkeys(real for path in known[name] for real in _real_names(path)))
-        known["denied_gids"] = frozenset(known.get("denied_gids", ()))
+        for name in ("denied_uids", "denied_gids"):
+            known[name] = frozenset(
+                _number(entry, f"policy.{name}", 0, limits.UID_MAX) for entry in known.get(name, ())
+            )
         return cls(**known)
 
     def validate(self, document: object) -> WorkerSpec:
         """A spawn request as a value; raises SandboxFailed("policy") at the first field that is not allowed."""
         fields = _Fields(document, "spec")
-        runtime = fields.text("runtime", "python", 16)
-        argv = fields.texts("exec", limits.WORKER_ARGUMENTS_MAX)
-        style = fields.text("ipc_style", "fd3", 8)
-        memory_kb = fields.number("memory_kb", None, limits.WORKER_MEMORY_KB_MIN, self.memory_kb_max)
+        contained = fields.boolean("contained", True)
+        if not contained:
+            fields.refuse(CONTAINERS_ALONE, "expected none without a container")
+        least = limits.WORKER_MEMORY_KB_MIN if contained or fields.is_given("memory_kb", 0) else 0
+        memory_kb = fields.number("memory_kb", None if contained else 0, least, self.memory_kb_max)
         largest = max(limits.WORKER_TMPFS_KB_MIN, min(memory_kb // 2, limits.WORKER_TMPFS_KB_MAX))
         spec = WorkerSpec(
+            contained=contained,
             code_dir=fields.path("code_dir"),
             uid=fields.number("uid", None, 0, limits.UID_MAX),
             gid=fields.number("gid", None, 0, limits.UID_MAX),
@@ -141,20 +151,10 @@ class Policy:
             sysfs=fields.boolean("sysfs"),
             mounts=tuple(_mount(entry) for entry in fields.array("mounts", limits.WORKER_MOUNTS_MAX)),
             devices=tuple(_device(entry) for entry in fields.array("devices", limits.WORKER_DEVICES_MAX)),
-            argv=argv,
-            stdio_ipc=style == "stdio",
             hostname=fields.text("hostname", "", 64),
             hash=spec_hash(document),
         )
         fields.finish()
-        if runtime not in ("python", "exec") or (runtime == "exec") != bool(argv):
-            raise refuse(
-                f"spec.runtime: found {runtime!r} with {len(argv)} arguments, expected python, or exec with some"
-            )
-        if argv and not argv[0].startswith("/"):
-            raise refuse(f"spec.exec: found {argv[0]!r}, expected an absolute path")
-        if style not in ("fd3", "stdio") or (style == "stdio" and not argv):
-            raise refuse(f"spec.ipc_style: found {style!r}, expected fd3, or stdio with exec")
         if spec.hostname and not HOSTNAME.fullmatch(spec.hostname):
             raise refuse(f"spec.hostname: found {spec.hostname!r}, expected letters, digits, '.' and '-'")
         self._check_identity(spec)
@@ -176,8 +176,9 @@ class Policy:
                 "spec: found uid or gid 0, expected another",
                 hint='Set runtime.allowFunctionsToRunAsRoot to "yes" in config.json if root is meant.',
             )
-        if spec.uid and not _allowed(spec.uid, self.uids):
-            raise refuse(f"spec.uid: found {spec.uid}, expected one of {_show(self.uids)}")
+        if spec.uid and (not _allowed(spec.uid, self.uids) or spec.uid in self.denied_uids):
+            text = f"spec.uid: found {spec.uid}, expected one of {_show(self.uids)}, not one as good as root"
+            raise refuse(text, hint="Name it in ggfast.runAsUids in config.json if it is meant.")
         for gid in (spec.gid, *spec.groups):
             if gid and not _allowed(gid, self.gids):
                 raise refuse(f"spec.gid: found {gid}, expected one of {_show(self.gids)}")
@@ -229,6 +230,8 @@ class Policy:
             return f"source {name} is a model, expected it read-only or private"
         if mount.private and any(character in mount.destination for character in ",:\\"):
             return f"destination {mount.destination} holds a character that separates mount options"
+        if mount.private and len(mount.destination.encode()) > limits.MODEL_DESTINATION_BYTES_MAX:
+            return f"destination of {len(mount.destination)} characters, more than fit the options of a mount"
         return ""
 
 
@@ -293,9 +296,13 @@ class _Fields:
         name = f"{self._name}.{key}"
         return tuple(_number(value, name, 0, largest) for value in self.array(key, maximum))
 
-    def texts(self, key: str, maximum: int) -> tuple[str, ...]:
-        name = f"{self._name}.{key}"
-        return tuple(_text(value, name, limits.SANDBOX_PATH_BYTES_MAX) for value in self.array(key, maximum))
+    def is_given(self, key: str, empty: object) -> bool:
+        return self._rest.get(key, empty) != empty
+
+    def refuse(self, keys: Mapping[str, object], expected: str) -> None:
+        for key, empty in keys.items():
+            if self.is_given(key, empty):
+                raise refuse(f"{self._name}.{key}: found {str(self._rest[key])[:40]!r}, {expected}")
 
     def finish(self) -> None:
         if self._rest:

@@ -51,12 +51,12 @@ def set_process_name(name: str) -> None:
 
 
 def prefer_survival(score: int) -> str | None:
-    """Lower this process's oom score; a text naming the reason where that is refused (no CAP_SYS_RESOURCE)."""
+    """Lower this process's oom score; the reason where that is refused (no CAP_SYS_RESOURCE)."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(score))
     except OSError as error:
-        return f"oom_score_adj {score} refused: {os.strerror(error.errno or 0)} (CAP_SYS_RESOURCE missing)"
+        return f"oom_score_adj {score}: {os.strerror(error.errno or 0)}"
     return None
 
 

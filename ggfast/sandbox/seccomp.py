@@ -177,17 +177,16 @@ def verdicts(architecture: str, families: Iterable[int] = ()) -> dict[int, Block
     return table
 
 
-def _tree(segments: list[tuple[int, Block]]) -> Block:
+def _search(segments: list[tuple[int, Block]]) -> Block:
     """Binary search: `segments` are (first number, what happens from there on), ascending."""
     if len(segments) == 1:
         return segments[0][1]
     middle = len(segments) // 2
-    return choose(JGE, segments[middle][0], _tree(segments[middle:]), _tree(segments[:middle]))
+    return choose(JGE, segments[middle][0], _search(segments[middle:]), _search(segments[:middle]))
 
 
-def program(architecture: str, families: Iterable[int] = ()) -> Block:
-    """The whole filter; `families` are socket families allowed besides unix, inet, inet6 and netlink."""
-    table = verdicts(architecture, tuple(families))
+def tree(table: dict[int, Block]) -> Block:
+    """The verdict of `table` for the number in the accumulator; what is not in it is allowed."""
     segments: list[tuple[int, Block]] = [(0, ret(ALLOW))]
     for number in sorted(table):
         if segments[-1][0] == number:
@@ -195,12 +194,23 @@ def program(architecture: str, families: Iterable[int] = ()) -> Block:
         if not segments or segments[-1][1] != table[number]:
             segments.append((number, table[number]))
         segments.append((number + 1, ret(ALLOW)))
+    return _search(segments)
+
+
+def ceiling(architecture: str) -> Block:
+    """What happens to numbers above CEILING: unknown, as on an older kernel."""
     above = ret(ERRNO | ENOSYS)
-    if architecture == "armv7l":
-        first, last = ARM_PRIVATE
-        above = choose(JGE, first, choose(JGT, last, above, ret(ALLOW)), above)
+    if architecture != "armv7l":
+        return above
+    first, last = ARM_PRIVATE
+    return choose(JGE, first, choose(JGT, last, above, ret(ALLOW)), above)
+
+
+def program(architecture: str, families: Iterable[int] = ()) -> Block:
+    """The whole filter; `families` are socket families allowed besides unix, inet, inet6 and netlink."""
+    table = verdicts(architecture, tuple(families))
     # Unsigned comparison: the x32 bit and negative numbers are above the ceiling as well.
-    judged: Block = [(LD, 0, 0, 0), *choose(JGT, CEILING, above, _tree(segments))]
+    judged: Block = [(LD, 0, 0, 0), *choose(JGT, CEILING, ceiling(architecture), tree(table))]
     return [(LD, 0, 0, 4), *choose(JEQ, AUDIT_ARCH[architecture], judged, ret(KILL))]
 
 
@@ -223,7 +233,7 @@ def this_architecture() -> str:
         "seccomp",
         ENOSYS,
         f"no system call table: found {machine} with {bits} bits, expected one of {', '.join(ARCHITECTURES)}",
-        hint="Functions can run with NoContainer only.",
+        hint="Functions cannot be held on this processor: use x86-64, ARMv7 or ARMv8.",
     )
 
 

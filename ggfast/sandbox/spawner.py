@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from ggfast import limits
@@ -26,7 +27,7 @@ from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree, drain_event
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
-from ggfast.sandbox.instance import Worker
+from ggfast.sandbox.instance import Opened, Steps, Worker, worker_of
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.spare import Spare
@@ -40,18 +41,12 @@ Answer = tuple[dict[str, Any], list[int]]
 Send = Callable[[dict[str, Any], list[int]], None]
 
 
-@dataclass(slots=True)
-class _Opened:
-    """Everything opened for one spawn, closed again when it fails."""
-
-    near: list[int] = field(default_factory=list)
-    far: list[int] = field(default_factory=list)
-
-
 class Spawner:
     """Verbs of the channel, except `ready` and `stop`, which are the supervisor's.
 
     `send` queues an answer or event with descriptors; `watch`/`unwatch` add descriptors to the supervisor's poll.
+    `host_mounts` is the mount namespace of functions without a container (None: this process has not left it);
+    `refusal` says why there can be no containers.
     """
 
     def __init__(
@@ -62,6 +57,8 @@ class Spawner:
         tree: Tree,
         host: Host,
         *,
+        host_mounts: int | None,
+        refusal: SandboxFailed | None,
         send: Send,
         watch: Callable[[int], None],
         unwatch: Callable[[int], None],
@@ -74,6 +71,8 @@ class Spawner:
         self._runtime_dir = runtime_dir
         self._tree = tree
         self._host = host
+        self._host_mounts = host_mounts
+        self._refusal = refusal
         self._mounts = MountWatch()
         self._send = send
         self._watch = watch
@@ -160,12 +159,14 @@ class Spawner:
 
     @staticmethod
     def _describe(worker: Worker) -> dict[str, Any]:
-        return {"instance": worker.instance, "pid": worker.pid, "spec_hash": worker.spec.hash}
+        return {"instance": worker.instance, "pid": worker.number, "spec_hash": worker.spec.hash}
 
     def _kill(self, worker: Worker, number: object) -> Answer:
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 64:
             raise refuse(f"signal: found {str(number)[:20]!r}, expected 1 to 64")
-        self.zygote.kill(worker.pid, number)
+        if not worker.spec.contained and number == signal.SIGSTOP:
+            raise refuse("signal: found SIGSTOP, expected another for a function without a container")
+        self._signal(worker, number)
         return {"instance": worker.instance}, []
 
     def _stat(self, worker: Worker) -> Answer:
@@ -192,7 +193,7 @@ class Spawner:
                 far.close()
         os.close(worker.ipc)
         worker.ipc = near.detach()
-        return {"pid": worker.pid, "instance": worker.instance}, worker.descriptors
+        return {"pid": worker.number, "instance": worker.instance}, worker.descriptors
 
     # --- spawn ------------------------------------------------------------------------------------------
 
@@ -202,32 +203,95 @@ class Spawner:
         self._check_rate()
         spec = self._policy.validate(document)
         self._host = self._mounts.refreshed(self._host)
-        if not spec.argv and not self.zygote.has_image:
-            raise refuse("spec.runtime: found python, but no worker module is loaded, expected exec")
-        mounts, devices = self._inspect(spec)
-        house = plans.house_of(spec, self._policy.hidden_for(spec.uid), self._host)
-        waiting = self._spare.group_for(house)
-        group = waiting or self._tree.create(instance)
-        opened = _Opened()
-        try:
-            group.limit(spec.memory_kb, spec.pids_max, [*ALWAYS, *map(_rule, spec.devices, devices)])
-            worker = self._ask(request, instance, spec, group, waiting is not None, opened, mounts, devices)
-        except BaseException:
-            for fd in opened.near + opened.far:
-                os.close(fd)
-            if waiting is not None:
-                self._spare.drop()
-            if not group.remove():
-                self.unremoved.append(group)
-            raise
-        finally:
-            self._renew_spare()
-        for fd in opened.far:
-            os.close(fd)
+        if not self.zygote.has_image:
+            raise refuse("spec: found no worker module loaded, expected one to fork workers from")
+        self._check_name(instance)
+        if spec.contained:
+            worker = self._spawn_contained(request, instance, spec)
+        else:
+            worker = self._spawn_uncontained(request, instance, spec)
         self.workers[instance] = worker
         self._watch(worker.error_pipe)
         if worker.oom_event is not None:
             self._watch(worker.oom_event)
+
+    def _spawn_contained(self, request: int, instance: str, spec: WorkerSpec) -> Worker:
+        if self._refusal is not None:
+            raise self._refusal
+        mounts, devices = self._inspect(spec)
+        around = plans.Surroundings(
+            join_first=(),
+            by_spare=False,
+            hidden=self._policy.hidden_for(spec.uid),
+            runtime_dir=self._runtime_dir,
+            mounts=mounts,
+            devices=devices,
+            title=f"ggfast-worker {instance}",
+        )
+        waiting = self._spare.group_for(plans.house_of(spec, around.hidden, self._host))
+        group = waiting or self._tree.create(instance)
+        around = replace(around, join_first=group.join_first, by_spare=waiting is not None)
+        rules = [*ALWAYS, *map(_rule, spec.devices, devices)]
+        try:
+            with self._opened(group, spec, rules) as opened:
+                serial = self._next_serial()
+                pid, steps = self._ask(serial, spec, around, opened)
+                return worker_of(instance, spec, serial, pid, group, steps, opened, request)
+        except BaseException:
+            if waiting is not None:
+                self._spare.drop()
+            raise
+        finally:
+            self._renew_spare()
+
+    def _spawn_uncontained(self, request: int, instance: str, spec: WorkerSpec) -> Worker:
+        self._inspect_code(spec)
+        group = self._tree.create_uncontained(instance)
+        with self._opened(group, spec, None) as opened:
+            serial = self._next_serial()
+            mounts = [] if self._host_mounts is None else [self._host_mounts]
+            title = f"ggfast-worker {instance}"
+            made = plans.build_uncontained(spec, group.join_first, title, self._host, setns=bool(mounts))
+            self.zygote.keep(serial, made.data, [*opened.far, *mounts])
+            return worker_of(instance, spec, serial, 0, group, made.steps, opened, request)
+
+    @contextmanager
+    def _opened(self, group: Group, spec: WorkerSpec, rules: list[DeviceRule] | None) -> Iterator[Opened]:
+        """The limits of `group` and the descriptors of one worker; taken back when the block fails."""
+        opened = Opened()
+        try:
+            group.limit(spec.memory_kb, spec.pids_max, rules)
+            opened.open()
+            if (event := group.oom_event()) is not None:
+                opened.near.append(event)
+            yield opened
+        except BaseException:
+            for fd in opened.near:
+                os.close(fd)
+            if not group.remove():
+                self.unremoved.append(group)
+            raise
+        finally:
+            for fd in opened.far:
+                os.close(fd)
+
+    def _ask(self, serial: int, spec: WorkerSpec, around: plans.Surroundings, opened: Opened) -> tuple[int, Steps]:
+        """Give the plan to the spare if there is one, else to the zygote; the pid, if it is known, and the steps."""
+        made = plans.build(spec, around, self._host)
+        pid = self._spare.send(made.data, opened.far) if around.by_spare else 0
+        if not pid:
+            if around.by_spare:  # it died a moment ago
+                made = plans.build(spec, replace(around, by_spare=False), self._host)
+            self.zygote.spawn(serial, made.data, opened.far)
+        return pid, made.steps
+
+    def _check_name(self, instance: str) -> None:
+        """The group of an earlier worker of this name would be removed with the new one in it."""
+        if any(group.instance == instance for group in self.unremoved):
+            self.remove_groups()
+        if any(group.instance == instance for group in self.unremoved):
+            text = f"instance {instance}: found processes of an earlier one, expected a new name"
+            raise SandboxFailed("instance", errno.EBUSY, text)
 
     def _check_rate(self) -> None:
         policy, now = self._policy, self._clock()
@@ -242,9 +306,7 @@ class Spawner:
 
     def _inspect(self, spec: WorkerSpec) -> tuple[list[Found], list[Found]]:
         """Look at every path of the request; the executor compares again."""
-        code = inspect(spec.code_dir)
-        if code.kind != S_IFDIR:
-            raise refuse(f"spec.code_dir: found a file at {spec.code_dir}, expected a directory")
+        self._inspect_code(spec)
         mounts = [inspect(mount.source) for mount in spec.mounts]
         for mount, found in zip(spec.mounts, mounts, strict=True):
             if found.kind not in (S_IFDIR, S_IFREG):
@@ -257,49 +319,10 @@ class Spawner:
                 raise refuse(f"spec.devices: {device.path} is {reason}, which functions never get")
         return mounts, devices
 
-    def _ask(
-        self,
-        request: int,
-        instance: str,
-        spec: WorkerSpec,
-        group: Group,
-        by_spare: bool,
-        opened: _Opened,
-        mounts: list[Found],
-        devices: list[Found],
-    ) -> Worker:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        opened.near.append(near.detach())
-        opened.far.append(far.detach())
-        for _ in range(3):  # stdout, stderr, error pipe
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
-            opened.near.append(read_end)
-            opened.far.append(write_end)
-        os.set_blocking(opened.near[3], False)
-        around = plans.Surroundings(
-            join_first=group.join_first,
-            by_spare=by_spare,
-            ipc=kernel.WORKER_DESCRIPTORS[0],
-            stdout=kernel.WORKER_DESCRIPTORS[1],
-            stderr=kernel.WORKER_DESCRIPTORS[2],
-            hidden=self._policy.hidden_for(spec.uid),
-            runtime_dir=self._runtime_dir,
-            mounts=mounts,
-            devices=devices,
-            title=f"ggfast-worker {instance}",
-        )
-        made = plans.build(spec, around, self._host)
-        event = group.oom_event()
-        if event is not None:
-            opened.near.append(event)
-        serial = self._next_serial()
-        pid = self._spare.send(made.data, opened.far) if by_spare else 0
-        if not pid:
-            if by_spare:  # it died a moment ago
-                made = plans.build(spec, replace(around, by_spare=False), self._host)
-            self.zygote.spawn(serial, made.data, opened.far)
-        ipc, stdout, stderr, errors = opened.near[:4]
-        return Worker(instance, spec, serial, pid, group, made.steps, ipc, stdout, stderr, errors, event, request)
+    @staticmethod
+    def _inspect_code(spec: WorkerSpec) -> None:
+        if inspect(spec.code_dir).kind != S_IFDIR:
+            raise refuse(f"spec.code_dir: found a file at {spec.code_dir}, expected a directory")
 
     def _next_serial(self) -> int:
         self._serial = (self._serial + 1) & 0xFFFFFFFF
@@ -377,7 +400,8 @@ class Spawner:
         if worker.error_pipe < 0 < worker.pid and worker.last_record and worker.last_record[0] == kernel.DONE:
             worker.started = True
             self._send(
-                {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.pid}, worker.descriptors
+                {"id": worker.request, "ok": True, "instance": worker.instance, "pid": worker.number},
+                worker.descriptors,
             )
 
     def _read_zygote(self) -> None:
@@ -414,14 +438,15 @@ class Spawner:
         del self.workers[worker.instance]
         statistics = worker.group.statistics()
         if not worker.started:
-            self._refuse(worker.request, worker.set_up_failure())  # only now: the name is free again
+            failure = worker.set_up_failure(status, statistics.oom_kills > 0)
+            self._refuse(worker.request, failure)  # only now: the name is free again
         else:
             code = os.waitstatus_to_exitcode(status)
             self._send(
                 {
                     "event": "exited",
                     "instance": worker.instance,
-                    "pid": worker.pid,
+                    "pid": worker.number,
                     "exit_status": code if code >= 0 else None,
                     "signal": -code if code < 0 else None,
                     "oom": statistics.oom_kills > 0,
@@ -461,9 +486,14 @@ class Spawner:
     def _kill_quietly(self, worker: Worker) -> None:
         try:
             if worker.pid:
-                self.zygote.kill(worker.pid, int(signal.SIGKILL))
+                self._signal(worker, int(signal.SIGKILL))
         except SandboxFailed:
             pass  # no zygote: its death has killed the worker
+
+    def _signal(self, worker: Worker, number: int) -> None:
+        """A keeper passes signals on; SIGKILL it could not, so it is told in its own way."""
+        to_keeper = not worker.spec.contained and number == signal.SIGKILL
+        self.zygote.kill(worker.pid, kernel.KEEPER_END if to_keeper else number)
 
 
 def _rule(device: Any, found: Found) -> DeviceRule:

@@ -28,11 +28,11 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, SandboxFailed
-from ggfast.sandbox import host, plan, trial
 from ggfast.sandbox.boot import report
-from ggfast.sandbox.cgroups import Tree, this_layout
+from ggfast.sandbox.cgroups import Group
 from ggfast.sandbox.crashlog import CrashLog
 from ggfast.sandbox.daemon import Daemon, DaemonSpec
+from ggfast.sandbox.machine import Machine
 from ggfast.sandbox.policy import Policy, refuse
 from ggfast.sandbox.spawner import Spawner
 from ggfast.sandbox.zygote import Zygote
@@ -60,23 +60,21 @@ class Supervisor:
         self._status = 0
         for warning in spec.get("warnings", ()):
             self._log.line(str(warning))
-        tree = Tree(this_layout(), str(spec["name"]))
-        if left := tree.sweep():
-            self._log.line(f"cgroups: {left} directories of an earlier run cannot be removed")
-        tree.prepare()
-        self._tree = tree
-        self._daemon = Daemon(
-            DaemonSpec.from_json(spec["daemon"]), listeners, int(spec["host_mounts_fd"]), time.monotonic
-        )
-        overlay = trial.attempt(plan.overlay_trial())
-        if overlay is not None:
-            self._log.line(f"roots: overlay not available ({overlay}); read-only binds are used instead")
+        machine = Machine(spec)
+        for line in machine.lines:
+            self._log.line(line)
+        self._tree = machine.tree
+        host_mounts = spec["host_mounts_fd"]
+        self._daemon = Daemon(DaemonSpec.from_json(spec["daemon"]), listeners, host_mounts, time.monotonic)
+        self._daemon_group: Group | None = None
         self._spawner = Spawner(
             Policy.from_json(spec["policy"]),
             Zygote(module, *zygote),
             str(spec["worker"].get("runtime_dir", "")),
-            tree,
-            host.examine(overlay=overlay is None),
+            machine.tree,
+            machine.host,
+            host_mounts=host_mounts,
+            refusal=machine.refusal,
             send=self._send,
             watch=self._watch,
             unwatch=self._unwatch,
@@ -114,10 +112,14 @@ class Supervisor:
         moments = [moment for moment in (self._daemon.restart_at, self._stop_at, spare_at) if moment is not None]
         if self._spawner.unremoved or self._spawner.watch_memory():
             moments.append(time.monotonic() + 0.02)
+        if self._spawner.zygote.has_news:
+            moments.append(time.monotonic())
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1) if moments else None
 
     def _on_time(self) -> None:
         now = time.monotonic()
+        if self._spawner.zygote.has_news:
+            self._spawner.ready(self._spawner.zygote.descriptor)
         if self._spawner.unremoved:
             self._spawner.remove_groups()
         if self._stop_at is None:
@@ -182,7 +184,11 @@ class Supervisor:
     def _start_daemon(self) -> None:
         self._drop_outgoing()
         try:
-            self._daemon.start()
+            self._daemon_group = self._tree.create_members(f".daemon-{self._daemon.starts}")
+            self._daemon.start(self._daemon_group.join_first)
+        except SandboxFailed as error:
+            self._plan_restart(str(error))
+            return
         except OSError as error:
             self._plan_restart(f"daemon cannot be forked: {error.strerror}")
             return
@@ -204,7 +210,14 @@ class Supervisor:
         self._spawner.disown()
         self._plan_restart(f"daemon ended with status {code}")
 
+    def _end_daemon_group(self) -> None:
+        """What it has started and left ends with it."""
+        group, self._daemon_group = self._daemon_group, None
+        if group is not None and not group.remove():
+            self._spawner.unremoved.append(group)
+
     def _plan_restart(self, reason: str) -> None:
+        self._end_daemon_group()
         self._daemon.died()
         if self._stop_at is not None:
             return

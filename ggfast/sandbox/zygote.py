@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import array
 import errno
+import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,6 +52,7 @@ class Zygote:
         """The zygote that image.fork_zygote has made of `module`."""
         self.pid = pid
         self._module = module
+        self._early: deque[bytes] = deque()
         self._socket: socket.socket | None = socket.socket(fileno=descriptor)
 
     @property
@@ -61,6 +64,11 @@ class Zygote:
     def descriptor(self) -> int:
         """What to poll for reading; -1 while there is no zygote."""
         return self._socket.fileno() if self._socket is not None else -1
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `news` has something that polling does not tell of: it was read while there was no room to ask."""
+        return bool(self._early)
 
     def start(self) -> None:
         """Fork another one, after the first has died. It has more of the supervisor's heap in it, and what requests
@@ -79,6 +87,12 @@ class Zygote:
         """Ask for a worker; `descriptors` are ipc, stdout, stderr and the error pipe. The answer is a Forked."""
         self._send(*spawn_message(serial, plan, descriptors))
 
+    def keep(self, serial: int, plan: bytes, descriptors: Sequence[int]) -> None:
+        """Ask for a worker outside of PID namespaces, below a keeper; its number is the keeper's, which ends with all
+        that the worker started. `descriptors` as of `spawn`, then that of the mount namespace the plan enters."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        self._send([HEAD.pack(kernel.KEEP, serial), plan], rights)
+
     def spare(self, serial: int, plan: bytes, descriptor: int) -> None:
         """Ask for a process that runs this beginning of a plan and waits for its request on the other end of
         `descriptor` (`spawn_message`). The answer is a Forked."""
@@ -93,19 +107,40 @@ class Zygote:
         if self._socket is None:
             raise SandboxFailed("zygote", errno.EAGAIN, "the zygote is being started anew", hint="Try again.")
         try:
-            self._socket.sendmsg(parts, rights, socket.MSG_NOSIGNAL)
+            while not self._sent(parts, rights):
+                self._make_room()
         except OSError as error:
             raise SandboxFailed("zygote", error.errno or 0, f"the zygote cannot be asked: {error.strerror}") from None
 
+    def _sent(self, parts: list[bytes], rights: list[Rights]) -> bool:
+        assert self._socket is not None
+        try:
+            self._socket.sendmsg(parts, rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _make_room(self) -> None:
+        """It does not read while it waits for us to: hundreds of deaths at once fill its side of the socket."""
+        assert self._socket is not None
+        while record := self._record():
+            self._early.append(record)
+        room = select.poll()
+        room.register(self._socket, select.POLLIN | select.POLLOUT)
+        room.poll()
+
+    def _record(self) -> bytes:
+        """The next packet; empty when there is none now, or none any more."""
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(RECORD.size, socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+        return data if len(data) == RECORD.size else b""  # its end; it is reaped like any child
+
     def news(self) -> Iterator[Forked | Ended]:
         """Everything it has said."""
-        while self._socket is not None:
-            try:
-                data = self._socket.recv(RECORD.size, socket.MSG_DONTWAIT)
-            except OSError:
-                return
-            if len(data) != RECORD.size:
-                return  # its end; it is reaped like any child
+        while self._socket is not None and (data := self._early.popleft() if self._early else self._record()):
             kind, first, second = RECORD.unpack(data)
             yield Forked(first, second) if kind == kernel.SPAWN else Ended(first, second)
 

@@ -214,21 +214,3 @@ def test_P7_a_damaged_group_file_does_not_stop_the_core(core: Core) -> None:
     assert "failed to load group" in core.log()
     core.deploy(group(core))
     eventually(lambda: counter_row(core)["pids"], "the function runs")
-
-
-@pytest.mark.parametrize(
-    ("execution", "word"),
-    [({"IsolationMode": "NoContainer"}, "IsolationMode"), ({"RunAs": {"Uid": 4242}}, "ggfast.runAsUids")],
-)
-def test_P5_what_would_leave_the_container_or_the_account_is_refused(
-    core: Core, execution: dict[str, Any], word: str
-) -> None:
-    folder = group(core)
-    configuration = folder.functions[0]["FunctionConfiguration"]
-    configuration["Environment"] = {"Execution": execution}
-    if "IsolationMode" in execution:
-        del configuration["MemorySize"]
-    refused = core.deploy(folder, check=False)
-    assert refused.returncode != 0
-    assert word in refused.stderr
-    assert core.status()["functions"]

@@ -52,7 +52,13 @@ def stat(path):
     status = os.stat(path)
     return [oct(status.st_mode & 0o7777), status.st_ino, status.st_mtime_ns]
 
+def flood(path):
+    with open(path, "wb", buffering=0) as file:
+        while file.tell() < 64 << 20:
+            file.write(bytes(65536))
+
 ACTIONS = {
+    "flood": flood,
     "read": read, "write": write, "terminal": terminal, "node": node, "stat": stat,
     "list": lambda path: sorted(os.listdir(path)), "groups": os.getgroups,
 }
@@ -320,6 +326,7 @@ def test_row_85_a_writable_model_is_the_functions_own(rig: Rig) -> None:
         ["weights"],
     ]
     assert not list(rig.core.root.rglob("more"))
+    assert rig.ask("writer", ["flood", "/models/tarred/net/huge"]) == ["No space left on device"]
 
 
 def test_row_85_an_unchanged_model_is_not_unpacked_again(rig: Rig) -> None:

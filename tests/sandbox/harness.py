@@ -85,6 +85,7 @@ class Sandbox:
         image: Mapping[str, Any] | None = None,
         daemon_arguments: Sequence[str] = (),
         name: str = "",
+        without: Sequence[str] = (),
     ) -> None:
         self.users: Users = ensure_users()
         self.root = Path(tempfile.mkdtemp(prefix="ggfast-test-"))
@@ -112,6 +113,7 @@ class Sandbox:
         self.image: dict[str, Any] = {"python_path": [str(IMAGE)], "module": "testworker", "runtime_dir": str(IMAGE)}
         self.image.update(image or {})
         self.daemon_arguments = tuple(daemon_arguments)
+        self.without = tuple(without)
         self.events: list[dict[str, Any]] = []
         self.workers: list[Worker] = []
         self.pid = 0
@@ -153,6 +155,7 @@ class Sandbox:
             worker=self.image,
             listeners={"control": listener} if listener >= 0 else {},
             ready_fd=ready_fd,
+            without=self.without,
         )
 
     def start(self) -> None:
@@ -289,7 +292,7 @@ class Sandbox:
             "code_dir": str(code),
             "uid": user.function_uid,
             "gid": user.function_gid if spec.get("uid", 1) else 0,
-            "memory_kb": 32_768,
+            "memory_kb": 32_768 if spec.get("contained", True) else None,
             "pids_max": 64,
         }
         return {name: value for name, value in {**defaults, **spec}.items() if value is not None}

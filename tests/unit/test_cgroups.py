@@ -13,6 +13,7 @@ from ggfast.errors import SandboxFailed
 from ggfast.sandbox import cgroups
 from ggfast.sandbox.cgroups import Group, Layout, Tree, detect
 from ggfast.sandbox.devices import ALWAYS, DeviceRule, device_program
+from ggfast.sandbox.sweeping import sweep
 
 V1 = """\
 31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -73,9 +74,26 @@ def test_mount_points_with_blanks() -> None:
     assert detect(line, "4:memory:/\n").hierarchies[0].mount == "/my groups"
 
 
-def test_no_memory_controller_is_said_clearly() -> None:
-    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory"):
-        Tree(Layout(()), "x").prepare()
+def test_without_controllers_only_containers_are_refused() -> None:
+    """greengrass-core 17.1: a group whose functions all have NoContainer needs no control groups at all."""
+    tree = Tree(Layout(()), "x")
+    tree.prepare()
+    with pytest.raises(SandboxFailed, match=r"no memory controller.*cgroup_enable=memory.*NoContainer"):
+        tree.create("contained")
+    group = tree.create_uncontained("free")
+    group.limit(0, 64, None)
+    assert (group.directories, group.oom_event(), group.oom_kills(), group.remove()) == ([], None, 0, True)
+    assert group.statistics().memory_peak_kb == -1
+    with pytest.raises(SandboxFailed, match="no memory controller to limit it with"):
+        group.limit(16_384, 64, None)
+
+
+def test_a_hierarchy_that_is_not_ours_is_a_reason_and_no_end(tmp_path: Path) -> None:
+    tree = Tree(detect(V1, V1_OWN, str(tmp_path / "nowhere")), "core")
+    tree.prepare()
+    assert tree.refusal is not None
+    assert "mkdir" in str(tree.refusal)
+    assert tree.create_uncontained("free").directories == []
 
 
 def fake(tmp_path: Path, kind: str) -> Tree:
@@ -182,7 +200,7 @@ def test_remove_and_sweep(tmp_path: Path) -> None:
     elsewhere.mkdir(parents=True)
     unrelated = tmp_path / "sys/fs/cgroup/memory/other/ggfast-corex"
     unrelated.mkdir()
-    assert tree.sweep() == 0
+    assert sweep([hierarchy.mount for hierarchy in tree.layout.hierarchies], tree.name) == 0
     assert not elsewhere.parent.exists()
     assert unrelated.exists()
 
@@ -225,13 +243,18 @@ def allowed(rules: Sequence[DeviceRule], access: int, kind: int, major: int, min
         return False
     wanted = {2: "r", 4: "w", 6: "rw", 0: ""}[access]
     return any(
-        rule.block == (kind == 1) and (rule.major, rule.minor) == (major, minor) and set(wanted) <= set(rule.access)
+        rule.block == (kind == 1)
+        and rule.major == major
+        and rule.minor in (None, minor)
+        and set(wanted) <= set(rule.access)
         for rule in rules
     )
 
 
 def test_device_program_agrees_with_its_rules() -> None:
-    rules = (DeviceRule(False, 4, 64, "r"), DeviceRule(True, 8, 1, "rw"), DeviceRule(False, 1, 3, "rw"))
+    rules: tuple[DeviceRule, ...] = (DeviceRule(False, 4, 64, "r"), DeviceRule(True, 8, 1, "rw"))
+    rules += (DeviceRule(False, 8, None, "r"), DeviceRule(False, 1, 3, "rw"))
+    assert [rule.v1_line for rule in rules] == ["c 4:64 r", "b 8:1 rw", "c 8:* r", "c 1:3 rw"]
     program = device_program(rules)
     for case in itertools.product(range(8), (1, 2), (1, 4, 8), (0, 1, 3, 64)):
         assert run(program, *case) == int(allowed(rules, *case)), case

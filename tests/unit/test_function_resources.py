@@ -281,6 +281,12 @@ def test_what_the_spawner_would_refuse_is_refused_here(tmp_path: Path) -> None:
         assert found.endswith(f"in resource r0 of function {ARN}")
 
 
+def test_more_paths_than_fit_a_request(tmp_path: Path) -> None:
+    volumes = [LocalVolume("/etc/hostname", "/" + "/".join([f"{number:03}" + "x" * 200] * 15)) for number in range(12)]
+    assert "bytes of paths, at most 32768 are possible" in refusal(volumes[0], Permission.RO, *volumes[1:])
+    assert len(resolve(volumes[0], Permission.RO, *volumes[1:6]).mounts) == 6
+
+
 # --- models -----------------------------------------------------------------------------------------------
 
 MODEL = S3Model("/models/x", "s3://b/k", None, digest=DIGEST)

@@ -565,6 +565,7 @@ def test_what_a_group_needs_on_disk() -> None:
     group = Group(functions=(Function("f", FUNCTION, configuration=configuration),), resources=(a_model("r1"),))
     assert models.model_names(group) == {DIGEST, DIGEST + WRITABLE}
     assert models.model_names(a_group(a_model("r1", owner="1"))) == {DIGEST}, "nobody writes without a container"
+    assert models.read_instead_of_written(a_group(a_model("r1", owner="1"))) == [(FUNCTION, "r1")]
     assert models.model_names(a_group(a_model("r1", owner="1"), isolation=None)) == {DIGEST, DIGEST + WRITABLE}
 
 
@@ -671,7 +672,20 @@ def test_a_shared_group_is_a_leak_unless_attached() -> None:
 
 
 def test_destinations_of_models() -> None:
-    for wrong in ("/proc/x", "/lambda", "/runtime/x", "/", "relative", "/a/../b", "/a:b", "/a,b", "/a\\b", "/a\nb"):
+    for wrong in (
+        "/proc/x",
+        "/lambda",
+        "/runtime/x",
+        "/",
+        "relative",
+        "/a/../b",
+        "/a:b",
+        "/a,b",
+        "/a\\b",
+        "/a\nb",
+        "/" + "n" * 256,
+        "/ab" * 400,
+    ):
         assert texts_of(changed(document("ro"), f"{DATA}.DestinationPath", wrong)), wrong
 
 
@@ -737,6 +751,7 @@ def test_model_mounts_the_spawner_makes() -> None:
         Mount(OWN, "/m,upperdir=x", False, True),
         Mount(OWN, "/m:/etc", False, True),
         Mount(OWN, "/m\\", False, True),
+        Mount(OWN, "/m" * 600, False, True),
         Mount("/g/models", "/m", False),
         Mount(f"/g/models/{DIGEST}", "/m", False),
         Mount(f"{SHARED}/deeper", "/m", False),

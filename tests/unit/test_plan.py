@@ -25,7 +25,9 @@ HOST = Host(
     block_majors=frozenset({8, 254}),
     top_level=(("bin", "usr/bin"), ("etc", ""), ("root", ""), ("usr", ""), ("tmp", "")),
     landlock_scopes=True,
+    landlock_domains=True,
     seccomp_filter=b"\x06\0\0\0\0\0\xff\x7f",
+    seccomp_uncontained=b"\x06\0\0\0\0\0\xff\x7f",
     seccomp_flags=0,
     rlimits=((4, 0),),
 )
@@ -35,9 +37,6 @@ SPEC = Policy(uids=((999, 999),), gids=((995, 995),), code_prefixes=("/code",)).
 AROUND = plans.Surroundings(
     join_first=["/cg/memory/x/cgroup.procs"],
     by_spare=False,
-    ipc=11,
-    stdout=12,
-    stderr=13,
     hidden=["/root"],
     runtime_dir="/usr/share",
     mounts=(),
@@ -169,12 +168,29 @@ def test_volumes_and_devices_carry_what_was_found() -> None:
     )
 
 
-def test_exec_ends_the_plan() -> None:
-    found = make(spec=replace(SPEC, argv=("/lambda/main", "--x", ""), stdio_ipc=True))
-    assert found[-1][0] == "exec"
-    assert found[-1][1][:2] == (3, len(plans.ENVIRONMENT))
-    assert found[-1][2][0] == b"/lambda/main\0--x\0"
-    assert next(op for op in found if op[0] == "descriptors")[1] == (11, 12, 13, 1)
+def uncontained(host: Host = HOST, *, setns: bool = True) -> list[tuple]:  # type: ignore[type-arg]
+    policy = Policy(uids=((999, 999),), gids=((995, 995),), code_prefixes=("/code",))
+    spec = policy.validate({"contained": False, "code_dir": "/code/a", "uid": 999, "gid": 995})
+    return decode(plans.build_uncontained(spec, AROUND.join_first, "worker", host, setns=setns))
+
+
+def test_a_function_without_a_container_keeps_what_holds_a_process() -> None:
+    """Everything of the disarming, in its order; nothing that makes another view of the host."""
+    found = uncontained()
+    names = [operation[0] for operation in found]
+    rows = ("write", "setsid", "setns", "descriptors", "keyring", "bounding", "groups", "ids", "nocaps", "pdeathsig")
+    rows += ("chdir", "no_new_privs", "domain", "seccomp")
+    order = places(found, *rows)
+    assert order == sorted(order)
+    assert names[-1] == "seccomp"
+    assert not {"unshare", "mount", "bind", "pivot", "umount", "mkdir", "node", "hostname"} & set(names)
+    assert not any(operation[3] for operation in found if operation[0] not in ("write", "keyring"))
+    assert next(operation[2] for operation in found if operation[0] == "chdir") == (b"/code/a",)
+
+
+def test_without_a_container_the_ladder_changes_two_steps() -> None:
+    assert "domain" not in [operation[0] for operation in uncontained(replace(HOST, landlock_domains=False))]
+    assert "setns" not in [operation[0] for operation in uncontained(setns=False)]
 
 
 def test_sysfs_only_when_asked() -> None:

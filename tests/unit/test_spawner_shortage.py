@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.sandbox import daemon, plan, spare, spawner, supervisor
+from ggfast.sandbox import zygote as zygotes
 from ggfast.sandbox.instance import RECORD, Worker
 from ggfast.sandbox.zygote import Forked
 
@@ -25,6 +27,7 @@ class Zygote:
         self.far: socket.socket | None = None
         self.descriptor = -1
         self.starts = 0
+        self.has_news = False
 
     def spare(self, serial: int, plan: bytes, descriptor: int) -> None:
         self.far = socket.socket(fileno=socket.dup(descriptor))
@@ -44,6 +47,7 @@ class Zygote:
 
 
 class Group:
+    instance = "spare"
     join_first = ("/nowhere/cgroup.procs",)
 
     def remove(self) -> bool:
@@ -116,6 +120,8 @@ class Box:
             "",
             Tree(),  # type: ignore[arg-type]
             object(),  # type: ignore[arg-type]
+            host_mounts=None,
+            refusal=None,
             send=self._send,
             watch=_nothing,
             unwatch=_nothing,
@@ -126,9 +132,57 @@ class Box:
         self.sent.append(message)
 
     def worker(self, instance: str, serial: int, pid: int) -> Worker:
-        made = Worker(instance, None, serial, pid, Group(), (), -1, -1, -1, -1, None, serial)  # type: ignore[arg-type]
+        spec: Any = type("Spec", (), {"contained": True})
+        made = Worker(instance, spec, serial, pid, Group(), (), -1, -1, -1, -1, None, serial)  # type: ignore[arg-type]
         self.spawner.workers[instance] = made
         return made
+
+
+def test_a_zygote_that_does_not_read_before_it_is_read_is_no_deadlock() -> None:
+    """Hundreds of deaths at once fill its side of the socket while the supervisor has as much to ask."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asked, deaths = 2_000, 2_000
+
+    def be_zygote() -> None:
+        for pid in range(deaths):
+            far.send(zygotes.RECORD.pack(kernel.ENDED, pid, 9))
+        for _ in range(asked):
+            far.recv(64)
+
+    one = zygotes.Zygote(None, 1, near.detach())
+    thread = threading.Thread(target=be_zygote, daemon=True)
+    thread.start()
+    try:
+        for pid in range(asked):
+            one.kill(pid, 9)
+        assert one.has_news
+        assert [news.pid for news in one.news()] == list(range(deaths))
+        assert not one.has_news
+        thread.join(10)
+        assert not thread.is_alive()
+    finally:
+        one.died()
+        far.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "oom", "records", "words"),
+    [
+        (9, True, b"", "memory limit 16 KB"),
+        (9, False, b"", "killed by signal 9 before"),
+        (126 << 8, False, b"", "ended with status 126 before"),
+        (126 << 8, False, RECORD.pack(kernel.FORK, errno.EAGAIN), "fork: "),
+        (126 << 8, False, RECORD.pack(kernel.NUMBER, 7) + RECORD.pack(1, errno.EACCES), "two: Permission denied"),
+        (126 << 8, False, RECORD.pack(1, errno.EACCES) + b"half", "two: Permission denied"),
+    ],
+)
+def test_a_failed_set_up_has_its_own_cause(status: int, oom: bool, records: bytes, words: str) -> None:
+    """Not every early death is one for memory."""
+    spec: Any = type("Spec", (), {"memory_kb": 16})
+    made = Worker("i", spec, 1, 5, Group(), ("one", "two"), -1, -1, -1, -1, None, 1)  # type: ignore[arg-type]
+    made.records = records
+    assert words in str(made.set_up_failure(status, oom))
+    assert made.number == (7 if len(records) == 16 else 5)
 
 
 def test_a_zygote_that_cannot_be_forked_again_is_tried_later(zygote: Zygote) -> None:

@@ -20,7 +20,7 @@ from ggfast import arns, limits
 from ggfast.core.deploy.store import StagedGroup, load_active
 from ggfast.core.functions.handlers import make_executable, missing_handler
 from ggfast.core.functions.model_archives import stage_model
-from ggfast.core.functions.models import written_resources
+from ggfast.core.functions.models import read_instead_of_written, written_resources
 from ggfast.core.functions.packages import unpack
 from ggfast.errors import ConfigError, Problem, StorageFailed
 from ggfast.fields import Problems, parse_json, shown
@@ -98,7 +98,7 @@ class _Stager:
                 for at, function in enumerate(read.group.functions)
             )
             problems.raise_if_any(NOT_VALID)
-            resources = self._models(read, directory, problems)
+            resources = self._models(read, directory, problems, notes)
             problems.raise_if_any(NOT_VALID)
             group = replace(read.group, functions=functions, resources=resources)
             content = hashlib.sha256(write_deployed(group)).hexdigest()
@@ -167,7 +167,7 @@ class _Stager:
 
     # --- models ---
 
-    def _models(self, read: ReadGroup, directory: Path, problems: Problems) -> tuple[Resource, ...]:
+    def _models(self, read: ReadGroup, directory: Path, problems: Problems, notes: list[str]) -> tuple[Resource, ...]:
         """The resources, models among them unpacked unless they were before; findings go to `problems`."""
         written = written_resources(read.group)
         resources = []
@@ -178,6 +178,10 @@ class _Stager:
                 digest = self._model(path, data, resource.id in written, directory / "models", problems)
                 resource = replace(resource, data=replace(data, archive="", digest=digest))
             resources.append(resource)
+        notes += [
+            f"{arn}: without a container it reads the model {resource_id}, but cannot write it"
+            for arn, resource_id in read_instead_of_written(read.group)
+        ]
         return tuple(resources)
 
     def _model(

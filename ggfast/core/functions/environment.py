@@ -151,7 +151,6 @@ def worker_plan(
         "sysfs": given.access_sysfs,
         "mounts": [mount.request for mount in attached.mounts],
         "devices": [{"path": device.path, "access": device.access} for device in attached.devices],
-        "runtime": "python",
         "hostname": _hostname(parts.name),
     }
     if not contained:

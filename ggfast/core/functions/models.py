@@ -71,6 +71,17 @@ def written_resources(group: Group) -> set[str]:
     }
 
 
+def read_instead_of_written(group: Group) -> list[tuple[str, str]]:
+    """Functions, by ARN, and models that their owner lets them write, if they ran in a container."""
+    return [
+        (function.arn, resource_id)
+        for function in group.user_functions
+        if isolation_of(group, function) is Isolation.NO_CONTAINER
+        for resource_id, model, _ in attached_models(group, function)
+        if model.owner and model.owner.permission is Permission.RW
+    ]
+
+
 def model_names(group: Group) -> set[str]:
     """Names below `layout.models` that a deployed group uses; everything else there may go."""
     written = written_resources(group)

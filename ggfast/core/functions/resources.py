@@ -7,6 +7,7 @@ every path again without following links (sandbox/paths.py) and trusts nothing o
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,7 @@ def who_of(group: Group, function: Function, config: Config, default: tuple[int,
 def require_attachable(group: Group, config: Config, default: tuple[int, int]) -> None:
     """For an activated group without a running core: raises DeploymentFailed as `attach` does. Blocking."""
     mounts_allowed = policy.Policy.from_json(mount_policy(config))
+    models.prepare(config.layout, group, group)
     for function in group.user_functions:
         attach(group, function, who_of(group, function, config, default), config.layout, mounts_allowed)
 
@@ -233,9 +235,15 @@ def _require_few(function: Function, found: _Collected) -> None:
         ("groups", len(set(found.groups)), limits.WORKER_GROUPS_MAX),
         ("mounts", len(found.mounts), limits.WORKER_MOUNTS_MAX),
         ("devices", len(found.devices), limits.WORKER_DEVICES_MAX),
+        ("bytes of paths", _path_bytes(found), limits.WORKER_ATTACHMENT_BYTES_MAX),
     ):
         if number > maximum:
             raise _failure(f"function {function.arn} has {number} {what}, at most {maximum} are possible")
+
+
+def _path_bytes(found: _Collected) -> int:
+    requests = [mount.request for mount in found.mounts]
+    return len(json.dumps([requests, [(device.path, device.access) for device in found.devices]]))
 
 
 # --- paths ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from prepare import CHECKOUT, Failed, copy_sources, digest, execute, say, sources, stamp, write_stamp
+from prepare import CHECKOUT, COMPILED, Failed, copy_sources, digest, execute, say, sources, stamp, write_stamp
 
 # Leaks of the interpreter itself are not ours; a failed allocation is a case that our code handles.
 PTH = "ggfast-variant.pth"  # in the environment of a variant: where its modules and packages are
@@ -82,7 +82,7 @@ def prepare_variant(name: str, checkout: Path = CHECKOUT) -> Path:
         shutil.rmtree(tree / "build", ignore_errors=True)
         for compiled in (tree / "ggfast" / "_ext").glob("*.so"):
             compiled.unlink()
-    inputs = digest([flags.encode(), *((tree / path).read_bytes() for path in sources(tree, "ext", "ggfast/_ext"))])
+    inputs = digest([flags.encode(), *((tree / path).read_bytes() for path in sources(tree, *COMPILED))])
     share_environment(tree)
     if stamp(made, "compiled") != inputs:
         say(f"compiling ext/ for {tree}")

@@ -10,7 +10,6 @@ end of a client's sending is its end: an answer that is not there by then is not
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -146,12 +145,11 @@ class Connection:
         self._head_bytes = self._raw_bytes = self._header_count = 0
         self._in_message = False
         self._in_head = True
-        self._deaf = False
+        self._deaf = self._unknown = False
         self._pumping = False
         self._choked = False
         self._discarded = 0
         self._rest = b""
-        self._resume: asyncio.TimerHandle | None = None
         self._request_until: float | None = None
         self._write_until: float | None = None
         self._linger_until: float | None = None
@@ -168,10 +166,9 @@ class Connection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or has ended its side."""
         self._transport = None
-        if self._resume is not None:
-            self._resume.cancel()
         self._server.remove(self)
         self._deaf = True
+        self._rest = b""
         for exchange in (*self._queue, *filter(None, (self._current,))):
             exchange._connection = None
             exchange._finish()
@@ -208,9 +205,31 @@ class Connection:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
+    def unparsed(self) -> int:
+        """Bytes that were read and wait for their owner's time."""
+        return len(self._rest)
+
+    @property
     def expendable(self) -> bool:
         """Whether it was refused already and only waits for its end."""
-        return self._deaf
+        return self._deaf or self._unknown
+
+    def hold(self) -> None:
+        """Read nothing until `go_on`; a client that has sent too much ahead of that is ended."""
+        transport, owner = self._transport, self.owner
+        if transport is None or transport.is_closing():
+            return
+        transport.pause_reading()
+        if owner is not None and owner.unparsed > limits.HTTP_HELD_BYTES_MAX and self._rest:
+            self._server.counters.add("http.dropped.floods")
+            self.abort()
+
+    def go_on(self) -> None:
+        """The owner has time again."""
+        self._work()
+        transport, owner = self._transport, self.owner
+        if transport is not None and not transport.is_closing() and (owner is None or not owner.is_held):
+            transport.resume_reading()
 
     def abort(self) -> None:
         """End at once."""
@@ -311,7 +330,7 @@ class Connection:
         if exchange.answered:
             return
         if exchange._limit < 0:
-            exchange.started = True
+            exchange.started = self._unknown = True
         elif exchange.length > exchange._limit:
             self._too_large(exchange)
         elif self._headers.get(b"expect", b"").lower() == b"100-continue" and self._queue[0] is exchange:
@@ -343,32 +362,21 @@ class Connection:
     def _work(self) -> None:
         """Parse what is there, at the expense of whom it comes from; who has used up the time waits."""
         while self._rest and not self._deaf:
-            meter = None if self.owner is None else self.owner.meter
-            if meter is not None and not meter.has_time():
-                self._pause()
+            owner = self.owner
+            if owner is not None and (owner.is_held or not owner.meter.has_time()):
+                self._server.counters.add("http.pauses")
+                owner.hold()
+                self.hold()
                 return
             piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
-            if meter is None:
+            if owner is None:
                 self._feed(piece)  # of a stranger only the first request is taken; see Acceptor for how many there are
                 continue
-            began = meter.begin()
+            began = owner.meter.begin()
             self._feed(piece)
-            meter.end(began)
+            owner.meter.end(began)
         if self._deaf:
             self._rest = b""
-
-    def _pause(self) -> None:
-        transport = self._transport
-        if self._resume is None and transport is not None and not transport.is_closing():
-            self._server.counters.add("http.pauses")
-            transport.pause_reading()
-            self._resume = self._server.loop.call_later(limits.HTTP_PAUSE_S, self._go_on)
-
-    def _go_on(self) -> None:
-        self._resume = None
-        self._work()
-        if self._resume is None and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
         if self._in_head:

@@ -21,6 +21,37 @@ class Owner:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.connections: dict[Connection, None] = {}
         self.meter = Newcomers(loop, limits.HTTP_SHARE, limits.HTTP_BURST_S)
+        self._loop = loop
+        self._held: asyncio.TimerHandle | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it has used up its time and nothing of it is read."""
+        return self._held is not None
+
+    @property
+    def unparsed(self) -> int:
+        """Bytes read before that, which wait."""
+        return sum(connection.unparsed for connection in self.connections)
+
+    def hold(self) -> None:
+        """Read from none of its connections for a while: what they send stays in the kernel, which bounds it."""
+        if self._held is None:
+            self._held = self._loop.call_later(limits.HTTP_PAUSE_S, self._go_on)
+            for connection in list(self.connections):
+                connection.hold()
+
+    def _go_on(self) -> None:
+        self._held = None
+        if not self.meter.has_time():
+            self._held = self._loop.call_later(limits.HTTP_PAUSE_S, self._go_on)
+            return
+        for connection in list(self.connections):
+            if connection in self.connections:
+                self.connections[connection] = self.connections.pop(connection)  # the next time it is the last
+                connection.go_on()
+            if self._held is not None:
+                return
 
     @property
     def unwritten(self) -> int:
@@ -29,6 +60,9 @@ class Owner:
 
     def close(self) -> None:
         """End all its connections."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         for connection in list(self.connections):
             connection.abort()
 
@@ -48,6 +82,8 @@ class HttpServer:
 
     def serve(self, sock: socket.socket) -> None:
         """Accept from one more socket. Returns at once."""
+        for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # connections get the listener's
+            sock.setsockopt(socket.SOL_SOCKET, buffer, limits.HTTP_SOCKET_BYTES)
         everybody = Arrivals(float("inf"), 0.0, 1)  # all clients have one address: limits are per owner instead
         newcomers = Newcomers(self.loop, limits.HTTP_SHARE, limits.HTTP_BURST_S)
         acceptor = Acceptor(self.loop, sock, lambda: Connection(self), self.counters, everybody, newcomers=newcomers)
@@ -60,6 +96,8 @@ class HttpServer:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        for owner in list(self._owners):
+            owner.close()
         for connection in self._all():
             connection.abort()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MADE = ("*.so", "*.egg-info", "__pycache__", ".*", "build", "dist")
+MADE = ("*.so", "*.jar", "*.egg-info", "__pycache__", ".*", "build", "dist")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 
@@ -92,7 +92,7 @@ def package_files(checkout: Path) -> set[str]:
     return {
         path.relative_to(checkout).as_posix()
         for path in found
-        if path.suffix not in {".so", ".pyc"} and "__pycache__" not in path.parts
+        if path.suffix not in {".so", ".jar", ".pyc"} and "__pycache__" not in path.parts
     }
 
 
@@ -101,16 +101,25 @@ def compiled_modules(checkout: Path) -> set[str]:
     return {f"ggfast/_ext/{path.stem}{SUFFIX}" for path in (checkout / "ext").glob("*.pyx") if path.stem != "live"}
 
 
+RUNTIMES = {
+    "ggfast/core/workers/native/libaws-greengrass-core-sdk-c.so",
+    "ggfast/core/workers/java/ggfast-runtime.jar",
+}
+
+
 def test_the_source_archive_has_all_that_building_needs(checkout: Path, sdist: Path) -> None:
     names = names_in_sdist(sdist)
     sources = {path.relative_to(checkout).as_posix() for path in (checkout / "ext").iterdir()}
     needed = {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "setup.py", "Makefile", "packaging/prepare.py"}
     assert not (package_files(checkout) | sources | needed) - names
-    assert not [name for name in names if name.endswith((".so", ".c", ".pyc")) or name.startswith("tests")]
+    assert not [name for name in names if name.endswith((".so", ".jar", ".pyc")) or name.startswith("tests")]
+    assert not [name for name in names if name.startswith(("build/", "ext/")) and name.endswith(".c")]
 
 
 def test_the_wheel_has_the_compiled_modules_and_nothing_foreign(checkout: Path, wheel: Path) -> None:
-    expected = package_files(checkout) | compiled_modules(checkout)
+    sources = {name for name in package_files(checkout) if name.endswith((".c", ".java", ".map")) or "native/" in name}
+    headers = {name for name in sources if name.endswith("/greengrasssdk.h")}
+    expected = (package_files(checkout) - sources | headers) | compiled_modules(checkout) | RUNTIMES
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert not expected - names

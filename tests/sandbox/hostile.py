@@ -29,6 +29,7 @@ from tests.sandbox.harness import Sandbox, Worker
 ATTEMPTS: Final = Path(__file__).parent / "attempts"
 WHO: Final = pytest.mark.parametrize("who", ["user", "root"])
 PYTHON: Final = os.path.realpath(sys.executable)
+PLACES: Final = "/srv" if os.path.isdir("/srv") else "/opt"  # where functions see the host's directories
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
@@ -147,7 +148,7 @@ class Cage:
 @contextmanager
 def cage_with(**options: Any) -> Iterator[Cage]:
     """A cage of one's own; `options` go to the harness."""
-    place = Path(tempfile.mkdtemp(prefix="ggfast-hostile-", dir="/srv" if os.path.isdir("/srv") else "/opt"))
+    place = Path(tempfile.mkdtemp(prefix="ggfast-hostile-", dir=PLACES))
     place.chmod(0o755)
     shared = place / "shared"
     for name in ("hidden", "empty", "shared"):

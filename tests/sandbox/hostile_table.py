@@ -12,11 +12,13 @@ from types import ModuleType
 from tests.sandbox.hostile import Row
 
 HERE = Path(__file__).parent
+FOLDERS = ("sandbox", "e2e")
 HEAD = """# What hostile functions try, and what they get
 
-Written by `python -m tests.sandbox.hostile_table` from the tests; a test holds it to them. Rows are those of the
-checklist (section 13 of the isolation reference). Unless the test's name says otherwise each runs as `ggc_user` and
-as uid 0. Result: what the function sees; for a user and uid 0 where they differ.
+Written by `python -m tests.sandbox.hostile_table` from the tests; a test holds it to them and to the 56 rows of the
+checklist (section 13 of the isolation reference). Each runs as `ggc_user` and as uid 0, but where its test says why
+not. Files named `sandbox/` try one container, `e2e/` a whole core with its broker, its logs and other functions
+beside. Result: what the function sees; for a user and uid 0 where they differ.
 
 | row | attempt | stopped by | result | test |
 |---|---|---|---|---|
@@ -25,7 +27,9 @@ as uid 0. Result: what the function sees; for a user and uid 0 where they differ
 
 def modules() -> list[ModuleType]:
     """The test files of the checklist."""
-    return [importlib.import_module(f"tests.sandbox.{path.stem}") for path in sorted(HERE.glob("test_hostile_*.py"))]
+    tests = HERE.parent
+    paths = [path for folder in FOLDERS for path in sorted((tests / folder).glob("test_hostile_*.py"))]
+    return [importlib.import_module(f"tests.{path.parent.name}.{path.stem}") for path in paths]
 
 
 def rows() -> list[tuple[Row, str, str]]:
@@ -34,7 +38,8 @@ def rows() -> list[tuple[Row, str, str]]:
     for module in modules():
         for name, value in vars(module).items():
             if name.startswith("test_row_"):
-                found += [(row, f"{module.__name__.rpartition('.')[2]}.py", name) for row in getattr(value, "rows", ())]
+                file = "/".join(module.__name__.split(".")[1:]) + ".py"
+                found += [(row, file, name) for row in getattr(value, "rows", ())]
     return sorted(found, key=lambda entry: (entry[0].number, entry[2]))
 
 

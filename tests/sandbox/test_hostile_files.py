@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.sandbox.hostile import PYTHON, WHO, Cage, cage, row
+from tests.sandbox.hostile import PLACES, PYTHON, WHO, Cage, cage, cage_with, row
 
 __all__ = ["cage"]
 pytestmark = pytest.mark.root
@@ -98,6 +102,31 @@ def test_row_17_own_code(cage: Cage, who: str) -> None:
         assert set(found.values()) <= {"EROFS", "EACCES"}, found
 
 
+@row(18, "keep what /proc/self/exe leads to until nobody runs it", by="read-only view of the zygote", result="EROFS")
+@WHO
+def test_row_18_interpreter_nobody_runs(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core started from a private copy of the interpreter, whose file a real attack could harm. When the core is
+    gone so is ETXTBSY: only the mount behind the kept descriptor stands between root, here the test, and the file."""
+    with tempfile.TemporaryDirectory(prefix="ggfast-hostile-", dir=PLACES) as name:
+        os.chmod(name, 0o755)
+        copy = shutil.copy(PYTHON, name)
+        monkeypatch.setattr(sys, "executable", copy)
+        with cage_with() as own:
+            worker = own.start("files.send_interpreter", who)
+            kept = socket.recv_fds(worker.ipc, 1, 1)[1][0]
+            with pytest.raises(OSError, match="Text file busy"):
+                os.open(copy, os.O_WRONLY)
+            own.box.end(worker)
+        try:
+            fd = os.open(copy, os.O_WRONLY)  # by its name it could be written to now
+            assert os.path.sameopenfile(kept, fd)
+            os.close(fd)
+            with pytest.raises(OSError, match="Read-only file system"):
+                os.open(f"/proc/self/fd/{kept}", os.O_WRONLY)
+        finally:
+            os.close(kept)
+
+
 @row(
     18,
     "overwrite the host's interpreter through /proc/self/exe",
@@ -106,8 +135,8 @@ def test_row_17_own_code(cage: Cage, who: str) -> None:
 )
 @WHO
 def test_row_18_interpreter(cage: Cage, who: str) -> None:
-    """A user may not even follow the link (not dumpable). uid 0 gets ETXTBSY as long as anybody runs the file,
-    which hides the mount's answer: so the mount is asked whether it is read-only. Outside it is not."""
+    """The file is not a user's. uid 0 gets ETXTBSY as long as anybody runs it, which hides the mount's answer: so the
+    mount is asked whether it is read-only. Outside it is not."""
     before = _digest(PYTHON)
     control = cage.outside("files.interpreter", "root")
     assert control["mount is read-only"] is False
@@ -166,6 +195,21 @@ def test_row_24_fill_the_disk(cage: Cage, who: str) -> None:
     answer, number = found["directories"]
     assert answer == "ENOSPC" and number < 5000
     assert not (cage.place / "ggfast-fill").exists()
+
+
+@row(25, "fill a writable volume", by="the volume's own file system", result="ENOSPC there, as on V1")
+@WHO
+def test_row_25_fill_a_volume(cage: Cage, who: str) -> None:
+    """A volume is the host's: its size or quota is what ends the filling. The container's own places still work."""
+    volume, spec = cage.volume(shared=True)  # so that the supervisor sees what is mounted on it
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=777", "volume", volume], check=True)
+    try:
+        spec["memory_kb"] = 65_536
+        found = cage.run("files.fill_volume", who, spec, volume="/mnt/volume", bytes=16 << 20)
+        assert (volume / "fill").stat().st_size == found["written"]
+    finally:
+        subprocess.run(["umount", volume], check=True)
+    assert found == {"answer": "ENOSPC", "written": 2 << 20, "elsewhere": 65_536}
 
 
 @row(

@@ -1,4 +1,4 @@
-"""HOSTILE.md says what the tests do, and no row of the checklist that can run here is missing from them."""
+"""HOSTILE.md says what the tests do, and no row of the checklist is missing from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.sandbox.hostile_table import HERE, modules, rows, table
 
-EXPECTED = {*range(1, 25), *range(26, 31), 32, 33, *range(34, 49), 51, 55}
+ROWS = set(range(1, 57))  # of section 13
 
 
 def test_table_is_current() -> None:
@@ -16,7 +16,7 @@ def test_table_is_current() -> None:
 
 def test_every_row_has_its_test() -> None:
     """The number in a test's name is that of its row."""
-    assert {row.number for row, _, _ in rows()} == EXPECTED
+    assert {row.number for row, _, _ in rows()} == ROWS
     for row, _, name in rows():
         assert name.startswith(f"test_row_{row.number:02d}_")
 

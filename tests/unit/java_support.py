@@ -68,7 +68,7 @@ class JavaWorker:
             self.process = subprocess.Popen(
                 [java, *chosen, "-cp", path, "io.ggfast.runtime.Main", f"--handler={handler}"],
                 stdin=theirs,
-                stdout=theirs,
+                stdout=self._log,
                 stderr=self._log,
                 cwd=self._directory,
                 env=worker_environment(encoding) | environment,

@@ -323,6 +323,30 @@ def test_p7_a_flood_of_one_owner_leaves_time_for_others() -> None:
     run(body())
 
 
+def test_p8_what_a_flood_sends_ahead_stays_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HTTP_HELD_BYTES_MAX", 512 * 1024)
+
+    async def body() -> None:
+        async with served() as world:
+            flood = request("GET", "/a", X_Owner="attacker") * 4000  # some 250 KiB each
+            pairs = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(40)]
+            most = 0
+            for _, writer in pairs:
+                writer.write(flood)
+            for _ in range(100):
+                await asyncio.sleep(0.01)
+                owner = world.handler.owners.get(b"attacker")
+                most = max(most, owner.unparsed if owner else 0)
+            assert world.counters.get("http.pauses") > 0
+            assert 0 < most <= 512 * 1024 + 256 * 1024  # one read more than the limit
+            async with connected(world.port) as client:
+                assert (await client.ask(request("GET", "/a", X_Owner="other"))).status == 200
+            for _, writer in pairs:
+                writer.transport.abort()
+
+    run(body())
+
+
 _REQUESTS = [
     request("POST", "/a", b"x" * 100),
     request("GET", "/b"),

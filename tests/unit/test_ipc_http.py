@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import socket
 import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping
@@ -408,6 +409,57 @@ def test_p8_results_nobody_fetches_are_dropped_in_time(monkeypatch: pytest.Monke
             await http.world.until(lambda: http.world.counters.get("http.dropped.results"), "the result is dropped")
             assert (await http.result(token, SECRETS_ARN, late)).status == 404
             assert http.worker(arn("loop")).side._expiry is None
+
+    run(body())
+
+
+def test_p8_results_that_are_fetched_and_not_read_are_bounded() -> None:
+    async def body() -> None:
+        async with a_world() as http:
+            worker = await http.loop_worker()
+
+            async def shadow(source: str, context: bytes, payload: bytes) -> bytes:
+                return bytes(1_000_000)
+
+            http.world.manager.system_targets[SHADOW_ARN] = shadow
+            most = 0
+            with contextlib.ExitStack() as stack:
+                for _ in range(20):
+                    posted = await http.ask("POST", f"/functions/{SHADOW_ARN}", worker.token)
+                    sock = stack.enter_context(socket.socket())
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    sock.connect(("127.0.0.1", http.port))
+                    headers = {
+                        "Authorization": worker.token,
+                        "X_Amz_InvocationId": posted.headers["x-amz-invocationid"],
+                    }
+                    sock.sendall(request("GET", f"{BASE}/functions/{SHADOW_ARN}", **headers))
+                    await asyncio.sleep(0.05)
+                    most = max(most, worker.side.owner.unwritten)
+                assert 0 < most <= limits.WORKER_OUTBOUND_BYTES_MAX
+                assert http.world.counters.get("http.dropped.slow_readers") > 0
+                assert (await http.call(worker.token, SECRETS_ARN)).status == 200
+
+    run(body())
+
+
+def test_p8_bodies_that_arrive_at_a_time_are_bounded() -> None:
+    async def body() -> None:
+        async with a_world() as http:
+            worker = await http.loop_worker()
+            size = limits.V1_PAYLOAD_BYTES_MAX
+            head = request("POST", f"{BASE}/functions/{SECRETS_ARN}", bytes(size), Authorization=worker.token)[:-size]
+            fits = limits.HTTP_WORKER_BODIES_BYTES_MAX // size
+            clients = [Client(*await asyncio.open_connection("127.0.0.1", http.port)) for _ in range(fits + 1)]
+            for client in clients[:-1]:
+                client.send(head + b"x")
+            await http.world.until(lambda: worker.side and worker.side._arriving == fits * size, "all heads are there")
+            assert (await clients[-1].ask(head)).status == 503
+            clients[0].send(bytes(size - 1))
+            assert (await clients[0].answer()).status == 200
+            for client in clients:
+                client.close()
+            await http.world.until(lambda: worker.side._arriving == 0, "the room is given back")
 
     run(body())
 

@@ -148,7 +148,7 @@ def test_an_archive_is_made_once_and_fits_every_class_path(jar: Path, tmp_path: 
         ("exit 1", "the rehearsal failed: it said nothing"),
         ("echo no such flag >&2; exit 1", "the rehearsal failed: no such flag"),
         ("exec sleep 60", "the rehearsal did not end within"),
-        ("exec head -c 40", "the rehearsal failed: it said nothing"),
+        ("printf 'a\\001b'", "the rehearsal failed: a?b;"),
     ],
 )
 def test_a_java_that_makes_no_archive_is_a_reason_not_a_failure(

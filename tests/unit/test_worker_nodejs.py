@@ -303,10 +303,7 @@ def test_without_an_answer_the_empty_loop_ends_it(tmp_path: Path, source: str) -
     with ready(tmp_path, source) as worker:
         for number in range(5):
             worker.work(number)
-            before = len(worker.records())
             assert worker.result(number) == b"null"
-            if "console" in source:
-                assert len(worker.records()) > before or worker.silent(0.2)
         assert worker.stop() == 0
         worker.finish()
         assert len(worker.logged("INFO")) == (5 if "console" in source else 0)

@@ -179,7 +179,7 @@ class HttpSide:
         self._work = (str(uuid.uuid4()), number)
         context = base64.b64encode(invocation.context).decode()
         exchange.answer(200, invocation.payload, (_BINARY, (INVOCATION_ID, self._work[0]), (CLIENT_CONTEXT, context)))
-        self._check_output()
+        self._loop.call_soon(self._check_output)  # the answer is written when this request's turn is over
 
     def finish(self, exchange: Exchange, invocation_id: str, failed: bool) -> None:
         """The program brings the result of its work, or an error document."""
@@ -230,11 +230,11 @@ class HttpSide:
             exchange.refuse(why.value, result.payload.decode("utf-8", "replace"))
         else:
             exchange.answer(200, result.payload, (_BINARY, (FUNCTION_ERROR, result.function_error)))
-        self._check_output()
+        self._loop.call_soon(self._check_output)  # the answer is written when this request's turn is over
 
     def _check_output(self) -> None:
         """What waits for a worker that does not read is bounded, over all its connections."""
-        if self.owner.unwritten > limits.WORKER_OUTBOUND_BYTES_MAX:
+        while self.owner.unwritten > limits.WORKER_OUTBOUND_BYTES_MAX:
             self._counters.add("http.dropped.slow_readers")
             max(self.owner.connections, key=lambda connection: connection.unwritten).abort()
 

@@ -154,7 +154,7 @@ def _rehearse(command: Sequence[str], directory: Path) -> None:
             cwd=directory,
             env=_ENVIRONMENT,
             stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
+            stdout=log,
             stderr=log,
         )
         theirs.close()
@@ -194,7 +194,7 @@ def _kinds(frames: bytes) -> str:
 
 def _last_words(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing"
+    return "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else "it said nothing"
 
 
 def _forget(cache: Path, newest: Path) -> None:

@@ -3,8 +3,8 @@
 What each group is for, and from which Java on it exists; what a Java does not know it skips:
 
     IgnoreUnrecognizedVMOptions, UnlockDiagnosticVMOptions     one list for Java 8 to 25; they come first
-    DisplayVMOutputToStderr, Xlog (9)                          fd 1 is the core's socket: the machine's own words
-                                                               would be read as frames
+    DisplayVMOutputToStderr, Xlog (9)                          the machine's own warnings are errors in the log, not
+                                                               lines among what the function prints
     UseSerialGC, -UsePerfData, CICompilerCount, Xss, Xms       few threads, little memory
     ArchiveRelocationMode (13)                                 class data stays where it was made for, so its pages
                                                                stay the file's: 7 MB less of its own in each worker

@@ -1,4 +1,4 @@
-"""Rows 22 and 23: bombs, each bounded by itself as well as by the container."""
+"""Rows 22, 23 and 54: bombs, each bounded by itself as well as by the container."""
 
 # ruff: noqa: F821  (one text with common.py, N and A; runs in a bare worker)
 
@@ -70,3 +70,79 @@ def threads():
     for thread in started:
         thread.join()
     return {"threads": len(started), "answer": answer}
+
+
+HELD = []
+PIPE_BYTES = 1 << 20
+F_SETPIPE_SZ, F_GETPIPE_SZ = 1031, 1032
+
+
+def _until_refused(most, make):
+    count = 0
+    while count < most:
+        try:
+            HELD.append(make())
+        except OSError as problem:
+            return [word(problem.errno), count]
+        count += 1
+    return ["OK", count]
+
+
+def _large_pipe():
+    ends = os.pipe()
+    HELD.append(ends)
+    if fcntl.fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES) < PIPE_BYTES:
+        raise OSError(errno.EPERM, "a smaller one")
+    return ends
+
+
+def _queue():
+    result, problem = raw(N["mq_open"], b"ggfast%d" % len(HELD), os.O_CREAT | os.O_RDWR, 0o600, 0)
+    if result < 0:
+        raise OSError(getattr(errno, problem), problem)
+    return result
+
+
+def _inotify():
+    result, problem = raw(N["inotify_init1"], 0)
+    if result < 0:
+        raise OSError(getattr(errno, problem), problem)
+    return result
+
+
+def counted_by_user():
+    """Row 54: what the kernel counts for each uid, taken until it is refused, and kept. Pipes last: they need few
+    descriptors, inotify instances end theirs."""
+    return {
+        "queues": _until_refused(A["most"], _queue),
+        "pipes": _until_refused(min(A["most"], 200), _large_pipe),
+        "inotify": _until_refused(A["most"], _inotify),
+    }
+
+
+def one_of_each():
+    """Row 54: what another function gets of the same."""
+    ends = os.pipe()
+    return {
+        "queues": _until_refused(1, _queue)[0],
+        "pipes": fcntl.fcntl(ends[1], F_GETPIPE_SZ),
+        "inotify": _until_refused(1, _inotify)[0],
+    }
+
+
+def timers():
+    """Row 54: timers and clocks have no limit of their own worth the name but take memory, or descriptors."""
+    timer = ctypes.c_int()
+
+    def make():
+        result, problem = raw(N["timer_create"], 1, 0, ctypes.byref(timer))
+        if result < 0:
+            raise OSError(getattr(errno, problem), problem)
+
+    def clock():
+        result, problem = raw(N["timerfd_create"], 1, 0)
+        if result < 0:
+            raise OSError(getattr(errno, problem), problem)
+        return result
+
+    return {"clocks": _until_refused(5000, clock), "timers": _until_refused(A["most"], make)}

@@ -1,4 +1,4 @@
-"""Rows 14 to 19, 21, 24, 33, 45, 48 and 55: what can be read, written and left behind.
+"""Rows 14 to 19, 21, 24, 25, 33, 45, 48 and 55: what can be read, written and left behind.
 
 Nothing is written where a hole would let it reach the system: such files are only opened. Real writes go to
 sentinel files of the test (`A["sentinel"]`, `A["volume"]`) and to the container's own /tmp.
@@ -101,6 +101,14 @@ def interpreter():
     return found
 
 
+def send_interpreter():
+    """Row 18: keep what /proc/self/exe leads to, and hand it to the test, which tries it when nobody runs the file."""
+    fd = os.open("/proc/self/exe", os.O_RDONLY)
+    with socket.socket(fileno=os.dup(3)) as sock:
+        socket.send_fds(sock, [b"\0"], [fd])
+    return "sent"
+
+
 def _mapped():
     """Libraries of the image, which nobody executes as a program, through the files of its own mappings."""
     answers = set()
@@ -189,6 +197,20 @@ def fill():
     found["directories"] = [answer, number]
     found["total"] = total
     return found
+
+
+def fill_volume():
+    """Row 25: a writable volume until it refuses, and what the function can write elsewhere then."""
+    block, written, answer = b"x" * 65536, 0, "OK"
+    with open(A["volume"] + "/fill", "wb", buffering=0) as file:
+        while written < A["bytes"] and answer == "OK":
+            try:
+                written += file.write(block)
+            except OSError as problem:
+                answer = word(problem.errno)
+    with open("/tmp/other", "wb", buffering=0) as file:
+        elsewhere = file.write(block)
+    return {"answer": answer, "written": written, "elsewhere": elsewhere}
 
 
 def setuid_files():

@@ -146,11 +146,11 @@ def terminal():
     return found
 
 
-def _lower_oom_score():
+def _lower_oom_score(score):
     LIBC.prctl(4, 1, 0, 0, 0)  # dumpable: then the file is the function's own
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(A["score"])
+            file.write(score)
     except OSError as problem:
         return word(problem.errno)
     return "OK"
@@ -180,7 +180,7 @@ def limits():
         "fifo": told_by_child(lambda: outcome(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))),
         "deadline": told_by_child(lambda: call("sched_setattr", 0, DEADLINE, 0)),
         "io priority": call("ioprio_set", 1, 0, 1 << 13),
-        "oom score": told_by_child(_lower_oom_score),
+        "oom scores": {score: told_by_child(lambda score=score: _lower_oom_score(score)) for score in A["scores"]},
         "oom score is": int(open("/proc/self/oom_score_adj").read()),
         "lower nice by one": outcome(os.setpriority, os.PRIO_PROCESS, 0, 1),
     }

@@ -81,7 +81,8 @@ class Channel {
     const queued = this._socket.writableLength;
     if (queued + bytes.length > OUTBOUND_BYTES_MAX) {
       throw new RangeError(
-        `${queued} bytes wait for the core already, the limit is ${OUTBOUND_BYTES_MAX}: wait for callbacks between messages`
+        `${queued} bytes wait for the core already, the limit is ${OUTBOUND_BYTES_MAX}: ` +
+          'wait for callbacks between messages'
       );
     }
     this._socket.write(bytes, done);

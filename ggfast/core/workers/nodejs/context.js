@@ -54,7 +54,11 @@ function uuid() {
   while (digits.length < 32) digits += Math.floor(Math.random() * HEX ** 8).toString(HEX).padStart(8, '0');
   const variant = '89ab'[Math.floor(Math.random() * 4)];
   return [
-    digits.slice(0, 8), digits.slice(8, 12), `4${digits.slice(13, 16)}`, variant + digits.slice(17, 20), digits.slice(20),
+    digits.slice(0, 8),
+    digits.slice(8, 12),
+    `4${digits.slice(13, 16)}`,
+    variant + digits.slice(17, 20),
+    digits.slice(20),
   ].join('-');
 }
 

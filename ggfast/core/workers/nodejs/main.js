@@ -43,8 +43,8 @@ function refuse(text) {
 
 if (parseInt(process.versions.node, 10) < NODE_MAJOR_MIN) {
   refuse(
-    'Node.js functions need node ' + NODE_MAJOR_MIN + ' or later, the installed one is ' + process.versions.node +
-      ': install a newer nodejs, or name another interpreter in the core\'s configuration'
+    'Node.js functions need node ' + NODE_MAJOR_MIN + ' or later, the installed one is ' +
+      process.versions.node + ': install a newer nodejs, or name another interpreter in the core\'s configuration'
   );
 } else {
   require('./runtime').start(settings());

@@ -176,7 +176,8 @@ class Runtime {
 
   _notLoaded(error) {
     if (this._state !== LOADING) return;
-    const text = `Failed to import handler function "${this._settings.handler}" due to exception: ${errors.message(error)}`;
+    const about = `handler function "${this._settings.handler}"`;
+    const text = `Failed to import ${about} due to exception: ${errors.message(error)}`;
     output.record('F', text, 2);
     output.record('E', errors.story(error), 2);
     this.channel.initialised(false, text);

@@ -17,8 +17,7 @@ def become(document):
     try:
         os.chdir(launch["cwd"])
         if launch["stdio"]:
-            os.dup2(FD, 0)
-            os.dup2(FD, 1)
+            os.dup2(FD, 0)  # alone: what the program's own machinery prints to fd 1 belongs into the log
         else:
             os.set_inheritable(FD, True)
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by Python, and an ignored signal survives execve

@@ -11,7 +11,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 
 /**
- * The worker's end of its socket (fd 0 and fd 1): frames in, frames out, from any thread.
+ * The worker's end of its socket (fd 0, for both directions): frames in, frames out, from any thread.
  *
  * A frame is a u32 little-endian length of (type byte + body), the type byte, the body. There is no reader thread:
  * whichever thread waits for something reads for all of them, one whole frame at a time, and the others sleep
@@ -31,7 +31,7 @@ final class Channel {
     private static final byte[] NO_BYTES = new byte[0];
 
     private final FileInputStream in = new FileInputStream(FileDescriptor.in);
-    private final FileOutputStream out = new FileOutputStream(FileDescriptor.out);
+    private final FileOutputStream out = new FileOutputStream(FileDescriptor.in); // whatever is on fd 1, frames are not
     private final Object sending = new Object(); // one frame at a time; never taken while `this` is held
     private final byte[] buffer = new byte[CHUNK_BYTES]; // this and the next two belong to the reading thread
     private int from;

@@ -7,8 +7,8 @@ import java.util.Arrays;
 /**
  * Runs one Java function: {@code java <flags> -cp <path> io.ggfast.runtime.Main --handler=package.Class::method}.
  *
- * The core's socket is fd 0 and fd 1, because Java cannot take over any other descriptor; fd 2 is the log pipe. What
- * the function prints goes there as records, so nothing but frames is ever written to fd 1.
+ * The core's socket is fd 0, because Java cannot take over a descriptor beyond the standard ones; frames go both ways
+ * through it. fd 2 is the log pipe: what the function prints goes there as records. The runtime leaves fd 1 alone.
  *
  * The class path is, in this order: this jar, the package's folder, every {@code *.jar} at the folder's top (a package
  * may be one jar with everything in it), {@code lib/*}. Runtime and function share the one class loader, so that the

@@ -11,7 +11,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 
 /**
- * What a function prints and logs, as records on fd 2: fd 1 is a socket.
+ * What a function prints and logs, as records on fd 2, in the order in which it happens.
  *
  * A record is RECORD, the first letter of its level, the text with its line ends written as LINE_END, a line end.
  * Each printed line is a record of its own, each logged text is one record however many lines it has. Every record

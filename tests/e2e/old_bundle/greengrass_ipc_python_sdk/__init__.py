@@ -1,0 +1,1 @@
+"""The IPC client of the bundle."""

@@ -38,9 +38,11 @@ def _make_layout(layout: Layout, accounts: Accounts) -> None:
     _require_reachable(layout.root)
     for directory in (layout.written, layout.control_socket.parent):
         directory.mkdir(mode=_OPEN, parents=True, exist_ok=True)  # root's: launchers and the socket lie there
+    # Functions without a container see the host: their code is theirs to read, others' variables and words are not.
+    private = (layout.state, layout.group, layout.staging, layout.logs)
     for directory in layout.written_directories:
         if directory != layout.written:
-            _make_directory(directory, accounts, _PRIVATE if directory == layout.state else _OPEN)
+            _make_directory(directory, accounts, _PRIVATE if directory in private else _OPEN)
     _make_launchers(layout)
 
 

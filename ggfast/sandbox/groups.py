@@ -8,7 +8,7 @@ from typing import Final
 # Groups whose members are as good as root, or read what no function should.
 GROUPS_DENIED: Final = (
     *("shadow", "disk", "kmem", "docker", "podman", "lxd", "incus", "incus-admin", "libvirt", "sudo", "wheel", "adm"),
-    *("systemd-journal", "gshadow", "ssl-cert", "_ssh"),
+    *("systemd-journal", "gshadow", "ssl-cert", "_ssh", "staff", "lpadmin"),  # staff may write to /usr/local
 )
 
 

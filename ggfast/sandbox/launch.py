@@ -166,6 +166,8 @@ def _become_supervisor(spec: LaunchSpec, *, stderr: int | None) -> NoReturn:
         warnings += ladder.told({"oom score": reason})
     document["no_namespaces"] = _apart(spec, document)
     layout = this_layout()
+    if layout.find("devices") is None:
+        _allow_locked_memory()
     privileges.cut_bounding_set(device_programs=layout.find("devices") is None)
     _exec(document)
 
@@ -273,6 +275,14 @@ def _allow_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.CORE_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, limits.CORE_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _allow_locked_memory() -> None:
+    """Device programs count as locked memory before Linux 5.11. Not allowed: each of them says so when it is loaded."""
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):
+        pass
 
 
 def _crash_file(document: Mapping[str, Any]) -> int | None:

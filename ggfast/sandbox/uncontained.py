@@ -45,6 +45,7 @@ from ggfast.sandbox.seccomp import (
     tree,
 )
 
+LOCKED_BYTES: Final = 8 << 20  # what Linux allows a process from 5.16 on
 CLONE_NEWUSER: Final = 0x10000000
 AUDIT_ARCH_I386: Final = 0x40000003
 REFUSED_HERE: Final = (
@@ -95,8 +96,15 @@ def filter_bytes() -> bytes:
 
 
 def resource_limits() -> tuple[tuple[int, int, int], ...]:
-    """(resource, soft, hard): no core files; as many open files as a program expects, though the core has more."""
+    """(resource, soft, hard): no core files; as many open files and as much locked memory as a program expects, though
+    the core has more."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = limits.WORKER_OPEN_FILES_MAX if files == resource.RLIM_INFINITY else min(files, limits.WORKER_OPEN_FILES_MAX)
     hard = files if files != resource.RLIM_INFINITY else 0xFFFF_FFFF_FFFF_FFFF
-    return ((resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, soft, hard))
+    _, locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    kept = LOCKED_BYTES if locked == resource.RLIM_INFINITY else min(locked, LOCKED_BYTES)
+    return (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_NOFILE, soft, hard),
+        (resource.RLIMIT_MEMLOCK, kept, kept),
+    )

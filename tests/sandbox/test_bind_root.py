@@ -1,8 +1,8 @@
 """The hostile rows about files where overlay cannot be had: a root of read-only binds.
 
-Where the result is the same the tests are those of test_hostile_files, run in this module's cage. Where an overlay gives
-uid 0 a copy of its own to write to, or hides a name, there is a test here: writing is EROFS, and what is hidden keeps its
-name but nothing else.
+Where the result is the same the tests are those of test_hostile_files, run in this module's cage. Where an overlay
+gives uid 0 a copy of its own to write to, or hides a name, there is a test here: writing is EROFS, and what is hidden
+keeps its name but nothing else.
 """
 
 from __future__ import annotations

@@ -107,6 +107,24 @@ def test_a_dead_daemon_comes_back_and_adopts_its_workers(box: Sandbox) -> None:
     box.end(fresh)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_a_daemon_has_started_ends_with_it(stopped: bool) -> None:
+    """A process that left its family is still in the daemon's control group."""
+    with Sandbox() as own:
+        first = daemon_pid(own)
+        own.tell_daemon("leave")
+        left = int(own.wait_event(event="left")["pid"])
+        assert alive(left)
+        if stopped:
+            own.stop()
+        else:
+            own.tell_daemon("die")
+            assert gone(first)
+            assert daemon_pid(own) != first
+        assert gone(left)
+        own.wait_for(lambda: sum("/.daemon-" in path for path in own.cgroups()) == int(not stopped))
+
+
 def test_a_daemon_that_does_not_read_is_replaced(box: Sandbox) -> None:
     """Its answers would otherwise pile up in the root process."""
     box.events.clear()

@@ -301,7 +301,9 @@ def _new_directory(layout: Layout, wanted: Path | None, owner: tuple[int, int] |
 
 
 def _give(path: Path, owner: tuple[int, int] | None) -> None:
-    path.chmod(0o755 if path.is_dir() else 0o644)
+    """Code for every function's user to pass; the group, which holds functions' variables, for the daemon alone."""
+    mode = 0o750 if path.name == "group" else 0o755
+    path.chmod(mode if path.is_dir() else 0o644)
     if owner is not None:
         os.chown(path, *owner)
 

@@ -3,7 +3,7 @@
     relay.py --channel-fd N --listener control=M
 
 `control` is a SOCK_SEQPACKET socketpair whose other end the test holds. The packet "die" ends this process
-with status 9, "flood" asks the spawner without reading its answers,
+with status 9, "flood" asks the spawner without reading its answers, "leave" starts a process that outlives it,
 "whoami" is answered with what the process is. `--fail` exits at once.
 """
 
@@ -37,6 +37,19 @@ def whoami():
             "writable": os.access("/tmp", os.W_OK)}  # fmt: skip
 
 
+def leave_a_child():
+    """A process that has left this one's family and holds everything it had open."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            os.execv("/bin/sleep", ["sleep", "600"])
+        os.write(writer, b"%d" % pid)
+        os._exit(0)
+    os.wait()
+    return int(os.read(reader, 20))
+
+
 def main():
     arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=False))
     if "--fail" in arguments:
@@ -51,6 +64,9 @@ def main():
             data, fds = receive(sock)
             if not data:
                 sys.exit(0)
+            if sock is control and data == b"leave":
+                send(control, json.dumps({"event": "left", "pid": leave_a_child()}).encode(), [])
+                continue
             if sock is control and data == b"die":
                 os._exit(9)
             if sock is control and data == b"flood":

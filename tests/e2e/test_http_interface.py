@@ -151,7 +151,12 @@ def core() -> Iterator[Core]:
         folder.functions[-1]["Code"] = "functions/old-bundle.zip"
         loop = add_program(folder, "loop", LOOP, Pinned=True, Timeout=3)
         add_program(folder, "shot", LOOP)
-        for source, subject in ((tool, "tool/out"), (old, "old/out")):
+        free = folder.function("old-free", OLD_USER, sdk=False, Timeout=30)
+        shutil.copytree(OLD_BUNDLE, folder.path / "functions" / "old-free", dirs_exist_ok=True)
+        configuration = folder.functions[-1]["FunctionConfiguration"]
+        del configuration["MemorySize"]
+        configuration["Environment"] = {"Execution": {"IsolationMode": "NoContainer"}}
+        for source, subject in ((tool, "tool/out"), (old, "old/out"), (free, "old/out")):
             folder.subscribe(source, subject, PROBE)
         folder.subscribe(PROBE, "loop/in", loop)
         core.deploy(folder)
@@ -225,17 +230,19 @@ def test_p1_a_message_over_http_has_its_workers_name(core: Core) -> None:
         assert probe.expect() == ("tool/out", b"hello")  # the table lets the tool send there, and not `old`
 
 
-def test_p9_a_bundle_of_2017_works_as_function_and_as_program(core: Core) -> None:
+@pytest.mark.parametrize("name", ["old", "old-free"])
+def test_p9_a_bundle_of_2017_works_as_function_and_as_program(core: Core, name: str) -> None:
     with Device(core, "probe") as probe:
         probe.subscribe("old/out")
-        status, output, ours = invoke(core, "old", json.dumps({"echo": function_arn("echo")}))
+        status, output, ours = invoke(core, name, json.dumps({"echo": function_arn("echo")}))
         assert status == 0, output
         theirs, result, error, failed, died, event, shadow, refused = json.loads(output.splitlines()[-1])
-        assert theirs.startswith("/lambda/") and not ours.startswith("/lambda/")
+        package = "/lambda/" if name == "old" else str(core.root)
+        assert theirs.startswith(package) and not ours.startswith(package)
         assert (result["event"], error, failed, died, event, shadow) == ({"a": 1}, "", "Handled", "Unhandled", "", 501)
         assert refused.startswith("404 ") and "not deployed" in refused
         assert {json.loads(probe.expect()[1])["via"] for _ in range(2)} == {"program", "function"}
-    assert "invoking arn:aws:lambda" in core.function_log("old")
+    assert "invoking arn:aws:lambda" in core.function_log(name)
 
 
 def test_a_shell_with_its_own_loop_is_a_function(core: Core) -> None:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ggfast import limits
 from ggfast.clock import Clock
+from ggfast.core.functions.surroundings import Channel, Spawned
 from ggfast.errors import SandboxFailed
-
-if TYPE_CHECKING:
-    from ggfast.core.functions.surroundings import Channel, Spawned
 
 
 class PacedChannel:

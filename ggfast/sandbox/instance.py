@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox.cgroups import Group
-from ggfast.sandbox.policy import WorkerSpec
+from ggfast.sandbox.cgroups import Group, Statistics
+from ggfast.sandbox.devices import DeviceRule
+from ggfast.sandbox.paths import Found
+from ggfast.sandbox.policy import Device, WorkerSpec
 
 Steps = tuple[str, ...]
 RECORD: Final = struct.Struct("=II")  # what a plan writes to its error pipe: operation index or DONE, errno
@@ -36,6 +39,7 @@ class Worker:
     request: int | None  # None: nobody waits for the answer any more
     records: bytes = b""
     started: bool = False
+    by_spare: bool = False
 
     @property
     def _told(self) -> list[tuple[int, int]]:
@@ -53,9 +57,30 @@ class Worker:
         return next((value for index, value in self._told if index == kernel.NUMBER), self.pid)
 
     @property
+    def failed_as_spare(self) -> bool:
+        """Whether it died before a word of its request was looked at."""
+        return self.by_spare and not self.records
+
+    @property
     def descriptors(self) -> list[int]:
         """What the daemon gets."""
         return [self.ipc, self.stdout, self.stderr]
+
+    def exited(self, status: int, statistics: Statistics) -> dict[str, Any]:
+        """The event that tells of its end."""
+        code = os.waitstatus_to_exitcode(status)
+        return {
+            "event": "exited",
+            "instance": self.instance,
+            "pid": self.number,
+            "exit_status": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "oom": statistics.oom_kills > 0,
+            "memory_peak_kb": statistics.memory_peak_kb,
+            "memory_limit_kb": statistics.memory_limit_kb,
+            "cpu_ms": statistics.cpu_ms,
+            "error": None,
+        }
 
     def set_up_failure(self, status: int, out_of_memory: bool) -> SandboxFailed:
         """Why it died before its plan was done; `status` as wait(2) gives it."""
@@ -96,6 +121,12 @@ def worker_of(
 ) -> Worker:
     """A worker that was asked for with what was opened for it."""
     ipc, stdout, stderr, errors, *event = opened.near
-    return Worker(
-        instance, spec, serial, pid, group, steps, ipc, stdout, stderr, errors, event[0] if event else None, request
-    )
+    event_fd = event[0] if event else None
+    made = Worker(instance, spec, serial, pid, group, steps, ipc, stdout, stderr, errors, event_fd, request)
+    made.by_spare = pid != 0
+    return made
+
+
+def rule_of(device: Device, found: Found) -> DeviceRule:
+    """What a granted device means for the group."""
+    return DeviceRule(found.kind == stat.S_IFBLK, os.major(found.node), os.minor(found.node), device.access)

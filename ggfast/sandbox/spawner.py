@@ -27,7 +27,7 @@ from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree, drain_event
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
-from ggfast.sandbox.instance import Opened, Steps, Worker, worker_of
+from ggfast.sandbox.instance import Opened, Steps, Worker, rule_of, worker_of
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.spare import Spare
@@ -206,8 +206,11 @@ class Spawner:
         if not self.zygote.has_image:
             raise refuse("spec: found no worker module loaded, expected one to fork workers from")
         self._check_name(instance)
+        self._start(request, instance, spec, by_spare=True)
+
+    def _start(self, request: int, instance: str, spec: WorkerSpec, *, by_spare: bool) -> None:
         if spec.contained:
-            worker = self._spawn_contained(request, instance, spec)
+            worker = self._spawn_contained(request, instance, spec, by_spare)
         else:
             worker = self._spawn_uncontained(request, instance, spec)
         self.workers[instance] = worker
@@ -215,7 +218,16 @@ class Spawner:
         if worker.oom_event is not None:
             self._watch(worker.oom_event)
 
-    def _spawn_contained(self, request: int, instance: str, spec: WorkerSpec) -> Worker:
+    def _retry(self, request: int, worker: Worker) -> None:
+        """A spare whose own part failed says nothing of the request: once more, without one."""
+        try:
+            self._start(request, worker.instance, worker.spec, by_spare=False)
+        except GgfastError as error:
+            self._refuse(request, error)
+        except OSError as error:
+            self._refuse(request, SandboxFailed("spawner", error.errno or 0, str(error)))
+
+    def _spawn_contained(self, request: int, instance: str, spec: WorkerSpec, by_spare: bool) -> Worker:
         if self._refusal is not None:
             raise self._refusal
         mounts, devices = self._inspect(spec)
@@ -228,10 +240,10 @@ class Spawner:
             devices=devices,
             title=f"ggfast-worker {instance}",
         )
-        waiting = self._spare.group_for(plans.house_of(spec, around.hidden, self._host))
+        waiting = self._spare.group_for(plans.house_of(spec, around.hidden, self._host)) if by_spare else None
         group = waiting or self._tree.create(instance)
         around = replace(around, join_first=group.join_first, by_spare=waiting is not None)
-        rules = [*ALWAYS, *map(_rule, spec.devices, devices)]
+        rules = [*ALWAYS, *map(rule_of, spec.devices, devices)]
         try:
             with self._opened(group, spec, rules) as opened:
                 serial = self._next_serial()
@@ -437,26 +449,15 @@ class Spawner:
             self._setup_news(worker)
         del self.workers[worker.instance]
         statistics = worker.group.statistics()
+        if worker.failed_as_spare and worker.request is not None and not statistics.oom_kills:
+            self._forget(worker)
+            self._retry(worker.request, worker)
+            return
         if not worker.started:
             failure = worker.set_up_failure(status, statistics.oom_kills > 0)
             self._refuse(worker.request, failure)  # only now: the name is free again
         else:
-            code = os.waitstatus_to_exitcode(status)
-            self._send(
-                {
-                    "event": "exited",
-                    "instance": worker.instance,
-                    "pid": worker.number,
-                    "exit_status": code if code >= 0 else None,
-                    "signal": -code if code < 0 else None,
-                    "oom": statistics.oom_kills > 0,
-                    "memory_peak_kb": statistics.memory_peak_kb,
-                    "memory_limit_kb": statistics.memory_limit_kb,
-                    "cpu_ms": statistics.cpu_ms,
-                    "error": None,
-                },
-                [],
-            )
+            self._send(worker.exited(status, statistics), [])
         self._forget(worker)
 
     def _forget(self, worker: Worker) -> None:
@@ -494,7 +495,3 @@ class Spawner:
         """A keeper passes signals on; SIGKILL it could not, so it is told in its own way."""
         to_keeper = not worker.spec.contained and number == signal.SIGKILL
         self.zygote.kill(worker.pid, kernel.KEEPER_END if to_keeper else number)
-
-
-def _rule(device: Any, found: Found) -> DeviceRule:
-    return DeviceRule(found.kind == S_IFBLK, os.major(found.node), os.minor(found.node), device.access)

@@ -1,147 +1,34 @@
-"""The HTTP interface of functions with real workers: calls, results, work, logs, credentials, and who may do what."""
+"""The HTTP interface of functions with real workers: calls, results, logs, credentials, and who may do what."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
-import os
 import socket
-import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ggfast import limits
 from ggfast.arns import ROUTER_ARN, SECRETS_ARN, SHADOW_ARN
-from ggfast.core.functions.calls import V1_LIMITS
-from ggfast.core.functions.invocations import InvokeStatus
-from ggfast.core.functions.ipc_http import HttpInterface, level_of
+from ggfast.core.functions.ipc_http import level_of
 from ggfast.core.functions.manager import ManagerSettings
-from ggfast.core.functions.tokens import KEY_BYTES, load_key
-from ggfast.core.functions.worker import Worker, WorkerState
+from ggfast.core.functions.worker import WorkerState
 from ggfast.errors import LinkDown
 from ggfast.log import Level
-from tests.unit.function_support import Lines, PlainChannel, Started, TestRouter, World, arn, new_manager, run
-from tests.unit.http_support import Answer, Client, connected, loopback, request
-
-BASE = "/2016-11-01"
-KEY = b"k" * KEY_BYTES
-_OWN_LOOP = "import signal\nwhile True: signal.pause()"  # speaks no frames: the tests speak HTTP in its place
-_ECHO = """
-def handler(event, context):
-    if event == "raise":
-        raise ValueError("no")
-    if event == "hang":
-        import time
-        time.sleep(60)
-    return {"event": event, "custom": context.client_context.custom}
-"""
-
-
-class MixedChannel(PlainChannel):
-    """Functions whose name begins with `loop` are programs that never read their socket."""
-
-    async def spawn(self, instance: str, spec: Mapping[str, Any]) -> Started:
-        self.start, usual = (_OWN_LOOP if instance.startswith("loop") else self.start), self.start
-        try:
-            return await super().spawn(instance, spec)
-        finally:
-            self.start = usual
-
-
-@dataclass
-class Http:
-    world: World
-    interface: HttpInterface
-    port: int
-
-    def worker(self, of: str) -> Worker:
-        return next(worker for worker in self.world.manager._around.workers.values() if worker.arn == of)
-
-    async def ask(self, method: str, path: str, token: str, body: bytes = b"", **headers: str) -> Answer:
-        async with connected(self.port) as client:
-            return await client.ask(request(method, BASE + path, body, Authorization=token, **headers))
-
-    async def call(self, token: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-        """POST, then GET of the result; the first refusal."""
-        answer = await self.ask("POST", f"/functions/{target}", token, body, **headers)
-        if answer.status != 200:
-            return answer
-        assert answer.body == b""
-        return await self.result(token, target, answer.headers["x-amz-invocationid"])
-
-    async def result(self, token: str, target: str, invocation: str) -> Answer:
-        return await self.ask("GET", f"/functions/{target}", token, X_Amz_InvocationId=invocation)
-
-    async def loop_worker(self, name: str = "loop", **more: Any) -> Worker:
-        """A pinned program with its own loop, as far as loading."""
-        assert await self.world.manager.apply([self.world.plan(name, "", pinned=True, **more)]) == {}
-        return self.worker(arn(name))
-
-    async def poll(self, client: Client, worker: Worker) -> None:
-        """Send a request for work and wait until the core has it."""
-        client.send(request("GET", f"{BASE}/functions/{worker.arn}/work", Authorization=worker.token))
-        side = await self.world.until(lambda: worker.side, "the worker's side")
-        await self.world.until(lambda: side._requests or worker.state is WorkerState.BUSY, "the request for work")
-
-
-@contextlib.asynccontextmanager
-async def a_world(settings: ManagerSettings | None = None) -> AsyncIterator[Http]:
-    with tempfile.TemporaryDirectory(prefix="ggfast-test-") as name:
-        channel, router = MixedChannel(), TestRouter()
-        settings = settings or ManagerSettings(token_key=KEY)
-        manager, log, counters, logs = new_manager(channel, router, settings)
-        world = World(Path(name), channel, router, manager, log, counters, logs)
-        interface, port = _serve(world)
-        http = Http(world, interface, port)
-        try:
-            yield http
-        finally:
-            await world.manager.stop()
-            http.interface.close()
-            channel.close()
-            await world.until(lambda: not len(http.interface.server), "all connections over")
-
-
-def _serve(world: World) -> tuple[HttpInterface, int]:
-    def log_of(name: str) -> Lines:
-        return world.logs.setdefault(name, Lines())
-
-    loop = asyncio.get_running_loop()
-    interface = HttpInterface(loop, world.manager, log_of, V1_LIMITS, world.counters, world.log)  # type: ignore[arg-type]
-    sock = loopback()
-    port = sock.getsockname()[1]
-    interface.serve(sock)
-    return interface, port
-
-
-def _context(document: Any) -> str:
-    return base64.b64encode(json.dumps(document).encode()).decode()
-
-
-def _message(answer: Answer) -> str:
-    return str(json.loads(answer.body)["message"])
-
-
-async def _caller_and_echo(http: Http, **echo: Any) -> str:
-    """A caller's token, with `echo` deployed beside it."""
-    plans = [http.world.plan("loop", "", pinned=True), http.world.plan("echo", _ECHO, **echo)]
-    assert await http.world.manager.apply(plans) == {}
-    return http.worker(arn("loop")).token
+from tests.unit.function_support import arn, run
+from tests.unit.http_support import Answer, Client, connected, request
+from tests.unit.ipc_support import BASE, ECHO, KEY, a_world, caller_and_echo, context_of, message_of
 
 
 def test_a_function_is_invoked_and_its_result_fetched_once() -> None:
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http)
+            token = await caller_and_echo(http)
             for target in (arn("echo"), urllib.parse.quote(arn("echo"), safe="")):
-                context = _context({"custom": {"a": 1}})
+                context = context_of({"custom": {"a": 1}})
                 answer = await http.call(token, target, b'{"x": 2}', X_Amz_Client_Context=context)
                 assert answer.status == 200
                 assert json.loads(answer.body) == {"event": {"x": 2}, "custom": {"a": 1}}
@@ -161,7 +48,7 @@ def test_a_function_is_invoked_and_its_result_fetched_once() -> None:
 def test_latest_is_matched_as_it_is_and_encoded() -> None:
     async def body() -> None:
         async with a_world() as http:
-            plans = [http.world.plan("loop", "", pinned=True), http.world.plan("echo", _ECHO, version="$LATEST")]
+            plans = [http.world.plan("loop", "", pinned=True), http.world.plan("echo", ECHO, version="$LATEST")]
             assert await http.world.manager.apply(plans) == {}
             token, name = http.worker(arn("loop")).token, arn("echo", "$LATEST")
             for target in (name, name.replace("$", "%24"), name.replace("$", "%24").replace(":", "%3a")):
@@ -173,7 +60,7 @@ def test_latest_is_matched_as_it_is_and_encoded() -> None:
 def test_errors_of_the_function_and_of_the_core_are_told_apart() -> None:
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http, timeout_s=1)
+            token = await caller_and_echo(http, timeout_s=1)
             answer = await http.call(token, arn("echo"), b'"raise"')
             assert (answer.status, answer.headers["x-amz-function-error"]) == (200, "Handled")
             assert json.loads(answer.body)["errorMessage"] == "no"
@@ -187,7 +74,7 @@ def test_errors_of_the_function_and_of_the_core_are_told_apart() -> None:
 def test_an_event_is_answered_at_once_and_has_an_empty_result() -> None:
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http)
+            token = await caller_and_echo(http)
             answer = await http.call(token, arn("echo"), b'"hang"', X_Amz_Invocation_Type="Event")
             assert (answer.status, answer.body, answer.headers["x-amz-function-error"]) == (200, b"", "")
 
@@ -202,7 +89,7 @@ def test_p1_a_publish_has_the_tokens_source() -> None:
             form = {"Content-Type": "application/x-www-form-urlencoded", "X_Amz_Invocation_Type": "Event"}
             for payload in (b"a=b&c=%41", b"", bytes(range(256)), bytes(limits.V1_PAYLOAD_BYTES_MAX)):
                 answer = await http.call(
-                    token, ROUTER_ARN, payload, X_Amz_Client_Context=_context({"custom": custom}), **form
+                    token, ROUTER_ARN, payload, X_Amz_Client_Context=context_of({"custom": custom}), **form
                 )
                 assert (answer.status, answer.body) == (200, b"")
                 assert router.published[-1] == (arn("loop"), b"a/b", payload)
@@ -211,7 +98,7 @@ def test_p1_a_publish_has_the_tokens_source() -> None:
                 ROUTER_ARN,
                 b"x",
                 X_Amz_Invocation_Type="RequestResponse",
-                X_Amz_Client_Context=_context({"custom": custom}),
+                X_Amz_Client_Context=context_of({"custom": custom}),
             )
             assert (answer.status, answer.body, answer.headers["x-amz-function-error"]) == (200, b"", "")
 
@@ -224,7 +111,7 @@ def test_refused_publishes_have_their_status() -> None:
             token = (await http.loop_worker()).token
 
             async def publish(custom: Any, payload: bytes = b"") -> int:
-                context = _context({"custom": custom})
+                context = context_of({"custom": custom})
                 return (await http.call(token, ROUTER_ARN, payload, X_Amz_Client_Context=context)).status
 
             http.world.router.full = True
@@ -235,7 +122,7 @@ def test_refused_publishes_have_their_status() -> None:
             assert await publish({}) == 400
             assert await publish({"subject": "a"}, bytes(limits.V1_PAYLOAD_BYTES_MAX + 1)) == 413
             answer = await http.call(token, ROUTER_ARN, X_Amz_Client_Context="!!")
-            assert answer.status == 400 and "base64" in _message(answer)
+            assert answer.status == 400 and "base64" in message_of(answer)
             assert (await http.call(token, ROUTER_ARN, X_Amz_Client_Context="e30=")).status == 400
             assert (await http.call(token, ROUTER_ARN, X_Amz_Client_Context="Zm9v")).status == 400
 
@@ -256,11 +143,11 @@ def test_the_cores_own_services_answer_with_their_documents() -> None:
             answer = await http.call(token, SECRETS_ARN, b'{"SecretId": "a"}')
             assert (answer.headers["x-amz-function-error"], json.loads(answer.body)["Status"]) == ("", 404)
             http.world.manager.system_targets[SHADOW_ARN] = shadow
-            context = _context({"custom": {"subject": "$aws/x"}})
+            context = context_of({"custom": {"subject": "$aws/x"}})
             answer = await http.call(token, SHADOW_ARN, b"{}", X_Amz_Client_Context=context)
             assert json.loads(answer.body) == [arn("loop"), "$aws/x", "{}"]
             answer = await http.call(token, SHADOW_ARN, b"link", X_Amz_Client_Context=context)
-            assert (answer.status, _message(answer)) == (500, "the store is away")
+            assert (answer.status, message_of(answer)) == (500, "the store is away")
             answer = await http.call(
                 token, SHADOW_ARN, b"{}", X_Amz_Client_Context=context, X_Amz_Invocation_Type="Event"
             )
@@ -273,7 +160,7 @@ def test_the_cores_own_services_answer_with_their_documents() -> None:
 def test_requests_that_may_not_be_have_their_status() -> None:
     async def body() -> None:
         async with a_world(ManagerSettings(work_items_max=1, token_key=KEY)) as http:
-            token, own = await _caller_and_echo(http, pinned=True), arn("loop")
+            token, own = await caller_and_echo(http, pinned=True), arn("loop")
             other = http.worker(arn("echo")).token
             await http.world.until(lambda: http.worker(arn("echo")).was_ready, "the echo is ready")
             assert (await http.ask("GET", f"/functions/{arn('echo')}/work", token)).status == 403
@@ -293,7 +180,7 @@ def test_requests_that_may_not_be_have_their_status() -> None:
                 answer = await http.ask(method, path, token)
                 assert (answer.status, bool(answer.headers["allow"])) == (405, True)
             answer = await http.call(token, arn("nobody"))
-            assert answer.status == 404 and "not deployed" in _message(answer)
+            assert answer.status == 404 and "not deployed" in message_of(answer)
             assert (await http.call(token, arn("echo"), X_Amz_Invocation_Type="DryRun")).status == 400
             assert (await http.result(token, arn("echo"), "")).status == 404
             assert (await http.call(token, arn("echo"), bytes(limits.V1_PAYLOAD_BYTES_MAX + 1))).status == 413
@@ -309,7 +196,7 @@ def test_p5_a_token_is_one_workers_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http, pinned=True)
+            token = await caller_and_echo(http, pinned=True)
             other = http.worker(arn("echo")).token
             loop = asyncio.get_running_loop()
             began = loop.time()
@@ -328,7 +215,7 @@ def test_p5_a_token_is_one_workers_alone(monkeypatch: pytest.MonkeyPatch) -> Non
                         request("POST", f"{BASE}/functions/{ROUTER_ARN}", b"x", Authorization=wrong)
                     )
                     assert (answer.status, answer.headers["connection"]) == (401, "close"), wrong
-                    assert "AWS_CONTAINER_AUTHORIZATION_TOKEN" in _message(answer)
+                    assert "AWS_CONTAINER_AUTHORIZATION_TOKEN" in message_of(answer)
                     assert await client.ended() == b""
             assert loop.time() - began >= 0.8  # a guess takes its time
             assert http.world.counters.get("http.refused.tokens") == 8
@@ -350,7 +237,7 @@ def test_p5_a_token_is_one_workers_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_waiting_client_that_leaves_can_fetch_again() -> None:
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http)
+            token = await caller_and_echo(http)
             source = "import time\ndef handler(e, c):\n    time.sleep(0.5)\n    return 7"
             plans = [http.world.plan("loop", "", pinned=True), http.world.plan("slow", source)]
             await http.world.manager.apply(plans)
@@ -467,13 +354,13 @@ def test_p8_bodies_that_arrive_at_a_time_are_bounded() -> None:
 def test_calls_of_both_ways_count_together() -> None:
     async def body() -> None:
         async with a_world() as http:
-            token = await _caller_and_echo(http)
+            token = await caller_and_echo(http)
             worker = http.worker(arn("loop"))
             worker.open_calls = limits.WORKER_CALLS_MAX - 1  # as if over its socket
             assert (await http.call(token, arn("echo"), b"1")).status == 200
             worker.open_calls += 1
             answer = await http.call(token, arn("echo"), b"1")
-            assert answer.status == 503 and str(limits.WORKER_CALLS_MAX) in _message(answer)
+            assert answer.status == 503 and str(limits.WORKER_CALLS_MAX) in message_of(answer)
             worker.open_calls = 0
 
     run(body())
@@ -549,7 +436,7 @@ def test_credentials_come_or_are_refused_at_once(monkeypatch: pytest.MonkeyPatch
         async with a_world() as http:
             token = (await http.loop_worker()).token
             answer = await http.ask("GET", "/credentialprovider/", token)
-            assert (answer.status, _message(answer)) == (404, "No credentials: this core has no source of them")
+            assert (answer.status, message_of(answer)) == (404, "No credentials: this core has no source of them")
             for given, status in (
                 (good, 200),
                 (None, 404),
@@ -566,254 +453,3 @@ def test_credentials_come_or_are_refused_at_once(monkeypatch: pytest.MonkeyPatch
             assert http.worker(arn("loop")).open_calls == 0
 
     run(body())
-
-
-# --- programs with their own loop ----------------------------------------------------------------------------
-
-
-def test_a_program_with_its_own_loop_serves_invocations() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker()
-            answer = await http.ask(
-                "PUT", f"/functions/{worker.arn}/initialized", worker.token, b'{"Success": true, "Response": ""}'
-            )
-            assert (answer.status, worker.state, worker.was_ready) == (200, WorkerState.AWAY, True)
-            async with connected(http.port) as client:
-                for number in range(3):
-                    asked = request("GET", f"{BASE}/functions/{worker.arn}/work", Authorization=worker.token)
-                    if number == 1:  # work first, then the request for it
-                        http.world.router.send(worker.arn, (b"a/b", b"1"))
-                        client.send(asked)
-                    else:
-                        await http.poll(client, worker)
-                        http.world.router.send(worker.arn, (b"a/b", b"%d" % number))
-                    work = await client.answer()
-                    assert (work.status, work.body) == (200, b"%d" % number)
-                    context = json.loads(base64.b64decode(work.headers["x-amz-client-context"]))
-                    assert context == {"custom": {"subject": "a/b"}}
-                    invocation = work.headers["x-amz-invocationid"]
-                    wrong = await http.ask(
-                        "POST", f"/functions/{worker.arn}/work", worker.token, b"r", X_Amz_InvocationId="x"
-                    )
-                    assert wrong.status == 404
-                    done = await http.ask(
-                        "POST", f"/functions/{worker.arn}/work", worker.token, b"r", X_Amz_InvocationId=invocation
-                    )
-                    assert (done.status, worker.state) == (200, WorkerState.AWAY)
-            rows = await http.world.manager.status()
-            assert (rows[0].invocations, rows[0].errors, rows[0].state) == (3, 0, "running")
-
-    run(body())
-
-
-def test_results_and_errors_of_such_a_program_reach_the_caller() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker(timeout_s=2)
-            cases = [
-                ({}, b"\x00\xff", (InvokeStatus.OK, b"\x00\xff")),
-                ({"X_Amz_Function_Error": ""}, b"", (InvokeStatus.OK, b"")),
-                (
-                    {"X_Amz_Function_Error": "Handled"},
-                    b'{"errorMessage": "no"}',
-                    (InvokeStatus.HANDLED, b'{"errorMessage": "no"}'),
-                ),
-            ]
-            for headers, result, expected in cases:
-                asked = asyncio.ensure_future(http.world.manager.invoke(worker.arn, b"in", b'{"custom": {}}'))
-                work = await http.ask("GET", f"/functions/{worker.arn}/work", worker.token)
-                assert work.body == b"in"
-                invocation = work.headers["x-amz-invocationid"]
-                path = f"/functions/{worker.arn}/work"
-                assert (
-                    await http.ask("POST", path, worker.token, result, X_Amz_InvocationId=invocation, **headers)
-                ).status == 200
-                assert await asked == expected
-            # a connection that dies with the work in it: at most once, and the time-out tells
-            asked = asyncio.ensure_future(http.world.manager.invoke(worker.arn, b"in"))
-            async with connected(http.port) as client:
-                await http.poll(client, worker)
-                await http.world.until(lambda: worker.state is WorkerState.BUSY, "the work is handed out")
-            result_of = await asked
-            assert result_of.status is InvokeStatus.UNHANDLED and b"timed out after 2 seconds" in result_of.payload
-            await http.world.until(lambda: worker.state is WorkerState.GONE, "the program is ended")
-            fresh = await http.world.until(lambda: http.worker(worker.arn), "the next one")
-            assert fresh.token != worker.token
-            assert (await http.ask("GET", f"/functions/{worker.arn}/work", worker.token)).status == 401
-
-    run(body())
-
-
-def test_requests_for_work_wait_in_line_and_leave() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker()
-            path = f"/functions/{worker.arn}/work"
-            async with connected(http.port) as first, connected(http.port) as second:
-                await http.poll(first, worker)
-                assert worker.state is WorkerState.IDLE
-                second.send(request("GET", BASE + path, Authorization=worker.token))
-                await http.world.until(lambda: len(worker.side._requests) == 2, "both wait")
-                http.world.router.send(worker.arn, (b"t", b"1"), (b"t", b"2"))
-                work = await first.answer()
-                assert work.body == b"1"
-                done = await http.ask(
-                    "POST", path, worker.token, b"", X_Amz_InvocationId=work.headers["x-amz-invocationid"]
-                )
-                assert done.status == 200
-                work = await second.answer()  # the one that waited meanwhile
-                assert work.body == b"2"
-                await http.ask("POST", path, worker.token, b"", X_Amz_InvocationId=work.headers["x-amz-invocationid"])
-            async with connected(http.port) as client:
-                await http.poll(client, worker)
-            await http.world.until(lambda: worker.state is WorkerState.AWAY, "the request left")
-            http.world.router.send(worker.arn, (b"t", b"3"))
-            assert (await http.ask("GET", path, worker.token)).body == b"3"  # not lost with the client before
-            clients = [
-                await asyncio.open_connection("127.0.0.1", http.port) for _ in range(limits.HTTP_WORK_REQUESTS_MAX)
-            ]
-            for _, writer in clients:
-                writer.write(request("GET", BASE + path, Authorization=worker.token))
-            await http.world.until(lambda: len(worker.side._requests) == limits.HTTP_WORK_REQUESTS_MAX, "all wait")
-            assert (await http.ask("GET", path, worker.token)).status == 503
-            for _, writer in clients:
-                writer.close()
-
-    run(body())
-
-
-def test_such_a_program_is_told_to_stop() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker()
-            loop = asyncio.get_running_loop()
-            async with connected(http.port) as client:
-                await http.poll(client, worker)
-                began = loop.time()
-                stopping = asyncio.ensure_future(http.world.manager.apply([]))
-                assert (await client.answer()).status == 503
-                await stopping
-            assert worker.state is WorkerState.GONE
-            assert loop.time() - began < limits.WORKER_STOP_S  # by SIGTERM, not by its time being over
-            assert "Worker stopped." in http.world.log.messages()
-
-    run(body())
-
-
-def test_a_program_that_could_not_be_initialised_is_started_again() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker()
-            document = b'{"Success": false, "Response": "no such port"}'
-            assert (await http.ask("PUT", f"/functions/{worker.arn}/initialized", worker.token, document)).status == 200
-            await http.world.until(lambda: worker.state is WorkerState.GONE, "its end")
-            row = (await http.world.manager.status())[0]
-            assert row.last_error == "no such port" and row.restarts == 1
-
-    run(body())
-
-
-def test_on_demand_programs_that_stop_asking_give_their_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "WORKER_LOAD_S_MIN", 0.5)
-
-    async def body() -> None:
-        async with a_world() as http:
-            assert await http.world.manager.apply([http.world.plan("loop", "", timeout_s=1)]) == {}
-            asked = asyncio.ensure_future(http.world.manager.invoke(arn("loop"), b"in"))
-            worker = await http.world.until(
-                lambda: next(iter(http.world.manager._around.workers.values()), None), "a worker"
-            )
-            await http.world.until(lambda: worker.state is WorkerState.LOADING, "loading")
-            path = f"/functions/{worker.arn}/work"
-            work = await http.ask("GET", path, worker.token)
-            await http.ask("POST", path, worker.token, b"r", X_Amz_InvocationId=work.headers["x-amz-invocationid"])
-            assert (await asked).payload == b"r"
-            await http.world.until(lambda: worker.state is WorkerState.GONE, "its end")
-            assert http.world.manager._slots._used == 0
-
-    run(body())
-
-
-def test_p4_programs_and_tokens_go_on_with_the_next_daemon() -> None:
-    async def body() -> None:
-        async with a_world() as http:
-            worker = await http.loop_worker()
-            token, path, pid = worker.token, f"/functions/{worker.arn}/work", worker.pid
-            asked = asyncio.ensure_future(http.world.manager.invoke(worker.arn, b"in"))
-            work = await http.ask("GET", path, token)
-            # another daemon, with the key of the file; the first one is forgotten without a word
-            old = http.world.manager
-            http.interface.close()
-            plan = http.world.plan("loop", "", pinned=True)
-            http.world.router.targets.clear()
-            manager, *_ = new_manager(http.world.channel, http.world.router, ManagerSettings(token_key=KEY))
-            http.world.manager = manager
-            assert await manager.adopt_all([plan]) == {}
-            http.interface, http.port = _serve(http.world)
-            done = await http.ask("POST", path, token, b"late", X_Amz_InvocationId=work.headers["x-amz-invocationid"])
-            assert done.status == 200  # not its fault that the caller went
-            adopted = http.worker(arn("loop"))
-            assert (adopted.pid, adopted.token) == (pid, token)
-            http.world.router.send(worker.arn, (b"t", b"next"))
-            work = await http.ask("GET", path, token)
-            assert work.body == b"next"
-            done = await http.ask("POST", path, token, b"", X_Amz_InvocationId=work.headers["x-amz-invocationid"])
-            assert (done.status, adopted.state) == (200, WorkerState.AWAY)
-            assert (await http.ask("POST", path, token, b"", X_Amz_InvocationId="x")).status == 404
-            asked.cancel()
-            for left in old._around.workers.values():
-                left._link.close()
-                for pipe in left._pipes:
-                    pipe.close()
-                left._timer.cancel() if left._timer else None
-            if old._sweep_timer is not None:
-                old._sweep_timer.cancel()
-
-    run(body())
-
-
-# --- the key of the tokens --------------------------------------------------------------------------------------
-
-
-def test_the_key_is_made_once_and_kept(tmp_path: Path) -> None:
-    path, log = tmp_path / "token.key", Lines()
-    key = load_key(path, log)  # type: ignore[arg-type]
-    assert len(key) == KEY_BYTES and path.stat().st_mode & 0o7777 == 0o600
-    assert load_key(path, log) == key  # type: ignore[arg-type]
-    assert os.listdir(tmp_path) == ["token.key"] and not log.records
-
-
-@pytest.mark.parametrize(
-    "damage", ["short", "long", "empty", "mode", "link", "hard link", "directory", "fifo", "owner"]
-)
-def test_p5_a_key_others_may_know_is_replaced(tmp_path: Path, damage: str) -> None:
-    path, log = tmp_path / "token.key", Lines()
-    key = load_key(path, log)  # type: ignore[arg-type]
-    if damage in ("short", "long", "empty"):
-        path.write_bytes({"short": key[:-1], "long": key + b"x", "empty": b""}[damage])
-    elif damage == "mode":
-        path.chmod(0o640)
-    elif damage == "owner":
-        os.chown(path, 12345, -1)
-    elif damage == "hard link":
-        os.link(path, tmp_path / "other")
-    else:
-        path.rename(tmp_path / "other")
-        if damage == "link":
-            path.symlink_to(tmp_path / "other")
-        elif damage == "directory":
-            path.mkdir()
-        else:
-            os.mkfifo(path, 0o600)
-    fresh = load_key(path, log)  # type: ignore[arg-type]
-    assert fresh != key and len(fresh) == KEY_BYTES
-    assert load_key(path, log) == fresh  # type: ignore[arg-type]
-    assert [level for level, _, _ in log.records] == ["warn"]
-    assert path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o7777 == 0o600
-
-
-def test_a_disk_that_takes_no_key_is_said_and_nothing_else(tmp_path: Path) -> None:
-    log = Lines()
-    assert len(load_key(tmp_path / "nowhere" / "token.key", log)) == KEY_BYTES  # type: ignore[arg-type]
-    assert [level for level, _, _ in log.records] == ["error"]

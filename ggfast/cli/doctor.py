@@ -17,6 +17,7 @@ from ggfast.cli import doctor_core, doctor_machine
 from ggfast.cli.findings import Area, Finding, Status, as_json, can_run, verdict
 from ggfast.config import GgfastSettings
 from ggfast.layout import DEFAULT_ROOT
+from ggfast.sandbox.ladder import LADDER
 from ggfast.sandbox.probe import Probe, probe_all
 
 NOTHING_INSTALLED = "nothing installed there yet; looked at the machine alone"
@@ -91,7 +92,9 @@ def _from_probe(area: Area, probe: Probe) -> Finding:
 def isolation_level(findings: Sequence[Finding]) -> str:
     """How functions will be held on this machine, in one phrase."""
     about = [finding for finding in findings if finding.area == "kernel"]
-    missing = [finding.name for finding in about if finding.status is Status.FAIL]
+    for_containers = {"capabilities", *(feature.name for feature in LADDER.values() if feature.required)}
+    bad = [finding for finding in about if finding.status in (Status.FAIL, Status.WARN)]
+    missing = [one.name for one in bad if one.status is Status.FAIL or one.name in for_containers]
     if missing:
         return f"no container (missing: {', '.join(missing)}); only functions with isolation mode NoContainer can run"
     if any(finding.status is Status.UNKNOWN for finding in about):

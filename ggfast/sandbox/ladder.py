@@ -19,6 +19,7 @@ from ggfast._ext import kernel
 from ggfast.sandbox.cgroups import Layout, read_text
 from ggfast.sandbox.devices import ALWAYS, device_program
 
+FOR_ALL: Final = ("system call filter",)  # without these not even functions with NoContainer run
 LANDLOCK_SCOPES_ABI: Final = 6
 LANDLOCK_DOMAIN_ABI: Final = 2  # before, every domain forbids to move files from one directory to another
 

@@ -22,6 +22,7 @@ CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP = 0, 1, 5, 6, 7, 8
 # the supervisor's own. Wanted, not needed: nothing else fails where it is missing.
 NET_ADMIN, SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE, MKNOD = 12, 18, 21, 24, 27
 SPAWNER: Final = (CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_ADMIN, MKNOD)
+UNCONTAINED: Final = (KILL, SETGID, SETUID, SETPCAP)  # of these, what functions without a container take as well
 SECBIT_NOROOT_LOCKED: Final = 0x3  # NOROOT and its lock: uid 0 means nothing special after an exec
 
 

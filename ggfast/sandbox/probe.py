@@ -23,7 +23,8 @@ from ggfast.sandbox.machine import attempt
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One feature: whether it is there, whether functions need it, and what to do when it is missing."""
+    """One feature: whether it is there, whether the core needs it, and what to do when it is missing. `containers`:
+    what is lost without it is containers, and functions with NoContainer run."""
 
     name: str
     ok: bool
@@ -31,6 +32,7 @@ class Probe:
     found: str
     expected: str
     advice: str
+    containers: bool = False
 
 
 def probe_all() -> list[Probe]:
@@ -71,7 +73,9 @@ def _of(feature: ladder.Feature, problems: Mapping[str, str], layout: Layout) ->
     problem = problems.get(feature.name)
     found = problem or _seen(feature.name, layout)
     advice = f"Without it: {feature.without}. {feature.advice}"
-    return Probe(feature.name, problem is None, feature.required, found, feature.since, advice)
+    containers = feature.required and feature.name not in ladder.FOR_ALL
+    required = feature.required and not containers
+    return Probe(feature.name, problem is None, required, found, feature.since, advice, containers)
 
 
 def _seen(name: str, layout: Layout) -> str:
@@ -85,23 +89,13 @@ def _seen(name: str, layout: Layout) -> str:
     return f"Landlock ABI {kernel.landlock_abi()}" if name.startswith("landlock") else "works"
 
 
-def isolation_level(probes: list[Probe]) -> str:
-    """What functions get on this machine, in one sentence."""
-    missing = [probe.name for probe in probes if probe.required and not probe.ok]
-    if missing:
-        return f"none: containers are not possible (missing: {', '.join(missing)}); only NoContainer functions run"
-    lesser = [probe.name for probe in probes if not probe.ok]
-    if lesser:
-        return f"full containers with fall-backs (missing: {', '.join(lesser)})"
-    return "full containers"
-
-
 def _capabilities() -> Probe:
     effective = int(read_text("/proc/self/status").split("CapEff:")[1].split()[0], 16)
-    missing = [str(number) for number in privileges.SPAWNER if not effective >> number & 1]
-    found = f"capabilities {', '.join(missing)} missing" if missing else "works"
+    missing = [number for number in privileges.SPAWNER if not effective >> number & 1]
+    found = f"capabilities {', '.join(map(str, missing))} missing" if missing else "works"
     advice = "Run as root; in an outer container, run that one privileged."
-    return Probe("capabilities", not missing, True, found, "those of root", advice)
+    needed = bool({*missing} & {*privileges.UNCONTAINED})
+    return Probe("capabilities", not missing, needed, found, "those of root", advice, not needed)
 
 
 def _attempts() -> dict[str, str]:

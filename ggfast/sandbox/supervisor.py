@@ -184,11 +184,7 @@ class Supervisor:
     def _start_daemon(self) -> None:
         self._drop_outgoing()
         try:
-            self._daemon_group = self._tree.create_members(f".daemon-{self._daemon.starts}")
-            self._daemon.start(self._daemon_group.join_first)
-        except SandboxFailed as error:
-            self._plan_restart(str(error))
-            return
+            self._daemon.start(self._make_daemon_group())
         except OSError as error:
             self._plan_restart(f"daemon cannot be forked: {error.strerror}")
             return
@@ -209,6 +205,16 @@ class Supervisor:
         self._drop_outgoing()
         self._spawner.disown()
         self._plan_restart(f"daemon ended with status {code}")
+
+    def _make_daemon_group(self) -> list[str]:
+        """A control group for the daemon, where there can be one; a name of its own for each life, because what is left
+        of the last one is still being ended. The files to join."""
+        try:
+            self._daemon_group = self._tree.create_members(f".daemon-{self._daemon.starts}")
+        except SandboxFailed as error:
+            self._log.line(f"what the daemon starts may outlive it: {error}")
+            return []
+        return self._daemon_group.join_first
 
     def _end_daemon_group(self) -> None:
         """What it has started and left ends with it."""

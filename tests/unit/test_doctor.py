@@ -18,6 +18,7 @@ from ggfast.cli.cert import make_ca, make_device
 from ggfast.cli.core import build_parser
 from ggfast.cli.findings import Area, Finding, Status, as_json, can_run, verdict
 from ggfast.config import Config, load_config
+from ggfast.sandbox import probe
 from ggfast.sandbox.probe import Probe
 
 DAY_S = 86_400
@@ -62,6 +63,8 @@ def test_isolation_is_named_by_what_is_missing() -> None:
     assert doctor.isolation_level([kernel(Status.OK)]).endswith("system call filter)")
     assert doctor.isolation_level([kernel(Status.WARN)]).endswith("without: overlay")
     assert "missing: overlay" in doctor.isolation_level([kernel(Status.FAIL)])
+    lacking = Finding("kernel", "memory controller", Status.WARN, "none")
+    assert doctor.isolation_level([kernel(Status.OK), lacking]).startswith("no container (missing: memory controller)")
     assert doctor.isolation_level([kernel(Status.UNKNOWN)]).startswith("unknown")
     assert "missing" not in doctor.isolation_level([Finding("ports", "mqtt", Status.FAIL, "x")])
 
@@ -326,6 +329,18 @@ def test_the_command_reports_and_decides(good_machine: None, root: Path, capsys:
     report = json.loads(capsys.readouterr().out)
     assert report["canRun"] is False
     assert [check["name"] for check in report["checks"] if check["status"] == "fail"] == ["core key"]
+
+
+def test_row_76_a_machine_that_cannot_have_containers_can_run_the_core(
+    good_machine: None, monkeypatch: pytest.MonkeyPatch, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """greengrass-core 17.1: functions with NoContainer need no control groups."""
+    monkeypatch.setattr(probe.ladder, "group_problems", lambda *_: {"memory controller": "not bound"})
+    monkeypatch.setattr(doctor, "probe_all", probe.probe_all)
+    assert run_doctor("--root", root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if "memory controller" in line).startswith("warn")
+    assert lines[-2].endswith("only functions with isolation mode NoContainer can run")
 
 
 def test_without_an_installation_only_the_machine_is_judged(

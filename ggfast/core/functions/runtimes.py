@@ -60,8 +60,8 @@ class Launch:
 def find_interpreter(function: Function, configured: Mapping[str, str], hidden: Sequence[str] | None = ()) -> str:
     """The program for a function's runtime; empty: the core's own Python, or the function is one itself.
 
-    `hidden` are the trees containers do not see, None for a function without one. Raises DeploymentFailed that names what to install. Looks at a few
-    paths; does not run anything.
+    `hidden` are the trees containers do not see, None for a function without one. Raises DeploymentFailed that names
+    what to install. Looks at a few paths; does not run anything.
     """
     runtime = runtime_of(function)
     language = language_of(runtime) or Language.PYTHON

@@ -191,11 +191,13 @@ PACKAGE_NAME_BYTES_MAX: Final = 1_024  # with the deployment directory well belo
 PACKAGE_NAME_PART_BYTES_MAX: Final = 240  # NAME_MAX is 255; the compiler's temporary names need the rest
 PACKAGE_SPARE_BYTES: Final = 2 * MIB  # stay away from a full disk: logs and state need room
 PACKAGE_COMPILE_BYTES_MAX: Final = MIB  # larger sources are tables, and compile slowly
+PACKAGE_JAR_DIRECTORY_BYTES_MAX: Final = 8 * MIB  # of a .jar in a package that is searched for a class: 80,000 classes
 PACKAGE_FAULTS_MAX: Final = 20  # findings reported of one package
 MODEL_ARCHIVE_BYTES_MAX: Final = 1024 * MIB  # VGG-16, the largest of the classic networks, is 528 MB
 MODEL_BYTES_MAX: Final = 1024 * MIB  # weights hardly pack; a small board's card has 2 to 4 GB in all
 MODEL_HEADERS_BYTES_MAX: Final = 64 * MIB  # tar headers and padding: 20,000 entries of three blocks, with room
 MODEL_DESTINATION_BYTES_MAX: Final = 1_024  # a mount's options are one page and name it among others
+MODEL_EXTENSIONS_BYTES_MAX: Final = 24 * MIB  # of one archive: 20,000 entries with a name of the largest size each
 MODEL_EXTENSION_BYTES_MAX: Final = 64 * KIB  # one extended tar header: a long name, and attributes nobody reads
 CERTIFICATE_CHECK_S: Final = 60.0  # how soon a changed address or a set clock is noticed; one small file read each time
 

@@ -7,10 +7,10 @@ PREPARE := $(PYTHON) packaging/prepare.py
 LINT    := ruff check . && ruff format --check . && mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ready fuzz asan debug bench bench-functions wheel sdist clean
+.PHONY: help run test lint ready fuzz asan debug hostile-v2 bench bench-functions wheel sdist clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 run: ## build, then a core, two devices and a function on this machine, with what they say to each other
 	@$(PREPARE) run -- ggfast-core demo $(ARGS)
@@ -36,6 +36,9 @@ asan: ## the broker's tests with AddressSanitizer and UndefinedBehaviorSanitizer
 debug: ## the whole test suite in build/debug: bounds checks, assertions, and nothing may stay alive after a test
 	@$(PREPARE) test -- python packaging/variant.py debug -- pytest $(or $(ARGS), \
 	  --deselect tests/e2e/test_packages.py::test_an_editable_install_runs_from_the_sources)
+
+hostile-v2: ## the hostile functions on cgroup v2, in an emulated Debian: half an hour; ARGS='-- tests/sandbox -k row_22'
+	@$(PREPARE) vm -- python packaging/vm/run.py --report '$(CURDIR)/tests/sandbox/HOSTILE-v2.md' $(ARGS)
 
 bench: ## the broker's benchmarks beside other brokers: speed, latency, memory, counts, attacks
 	@$(PREPARE) test -- python -m bench $(ARGS)

@@ -121,6 +121,11 @@ class Layout:
         return self.group / "certificates" / f"{certificate_id}.pem"
 
     @property
+    def java_archives(self) -> Path:
+        """Class data of the Java installations that functions were deployed for; functions' copies are links to it."""
+        return self.deployment / "java"
+
+    @property
     def staging(self) -> Path:
         """Groups being prepared; emptied by recovery."""
         return self.deployment / "staging"

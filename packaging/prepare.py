@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes a checkout ready and runs a command in it; `make` calls it before everything it does.
 
-    python3 packaging/prepare.py run|test|fuzz [-- COMMAND...]      python3 packaging/prepare.py clean
+    python3 packaging/prepare.py run|test|fuzz|vm [-- COMMAND...]      python3 packaging/prepare.py clean
 
 It installs the Debian packages that are missing, makes a virtual environment, builds the compiled part,
 creates the accounts, and replaces itself by COMMAND (as root, the environment's programs first on PATH).
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     """Prepare for a purpose and become the command after `--`; `clean` removes what was made."""
     purpose = arguments[0] if arguments else ""
     command = arguments[2:] if arguments[1:2] == ["--"] else []
-    if purpose not in ("run", "test", "fuzz", "clean") or (arguments[1:] and not command):
+    if purpose not in ("run", "test", "fuzz", "vm", "clean") or (arguments[1:] and not command):
         print(__doc__.split("\n\n")[1], file=sys.stderr)
         return 2
     os.umask(0o022)

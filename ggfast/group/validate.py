@@ -50,6 +50,7 @@ class GroupRules:
     denied_gids: frozenset[int] = frozenset()
     function_gid: int | None = None
     proc_volumes: bool = True
+    runtimes: tuple[tuple[str, str], ...] = ()  # interpreters by runtime id, as config.json names them
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
@@ -66,6 +67,7 @@ class GroupRules:
             denied_uids=frozenset(denied),
             denied_gids=frozenset(denied_groups()),
             function_gid=group_id(config.ggfast.function_group),
+            runtimes=config.ggfast.runtimes,
             proc_volumes=config.version_profile.minor >= 6,
         )
 

@@ -5,6 +5,9 @@ directory per instance:
 
     <hierarchy>/<own group>/ggfast-<name>/<instance>
 
+On v2 a group whose processes are not all ours (a login session's, say) cannot have children with controllers: there
+the subtree lies below the nearest group above that can.
+
 Nothing here assumes where a hierarchy is mounted or which group is ours: both are read from /proc.
 """
 
@@ -17,9 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
-from ggfast.sandbox.devices import DeviceRule, device_program
+from ggfast.sandbox.devices import DeviceRule, attach_devices
 
 PREFIX: Final = "ggfast-"
 CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct", "devices")
@@ -250,10 +252,8 @@ class Group:
     def _cpu_ms(self) -> int:
         if "cpuacct" in self._directories:
             return _number(self._directories["cpuacct"][1] + "/cpuacct.usage", 1_000_000)
-        if "cpu" in self._directories:
-            microseconds = _field(self._directories["cpu"][1] + "/cpu.stat", "usage_usec")
-            return microseconds // 1000 if microseconds >= 0 else -1
-        return -1
+        unified = next((path for version, path in self._directories.values() if version == 2), None)
+        return _field(unified + "/cpu.stat", "usage_usec") // 1000 if unified else -1  # needs no controller
 
     def remove(self) -> bool:
         """rmdir everything that is empty now; False while something is still busy. Without a container what is left in
@@ -262,12 +262,7 @@ class Group:
         for path in self.directories:
             if self._sweeps:
                 kill_members(path)
-            try:
-                os.rmdir(path)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                done = False
+            done &= _remove(path)
         return done
 
 
@@ -308,22 +303,25 @@ class Tree:
 
     def _prepare(self) -> None:
         unified = self.layout.unified
+        devices = f"{unified.own}/{self.name}" if unified else ""
         if unified and unified.controllers & set(CONTROLLERS):
-            self._open_unified(unified)
+            devices, enabled = self._open_unified(unified)
+            self._tops.update((name, (2, devices)) for name in enabled)
         for controller in CONTROLLERS:
             hierarchy = self.layout.find(controller)
-            if hierarchy:
+            if hierarchy and hierarchy.version == 1:
                 top = f"{hierarchy.own}/{self.name}"
                 _make(top)
-                self._tops[controller] = (hierarchy.version, top)
+                self._tops[controller] = (1, top)
         if "devices" not in self._tops and unified is not None:
-            top = f"{unified.own}/{self.name}"
-            _make(top)
-            self._unified_devices = top
+            _make(devices)
+            self._unified_devices = devices
 
     def _membership(self) -> str | None:
         """A directory whose children hold whatever a function without a container has started; in the v2 tree where
         there is one, because it can be killed as one there."""
+        if self._unified_devices:
+            return self._unified_devices
         unified = [self.layout.unified] if self.layout.unified else []
         for hierarchy in (*unified, *self.layout.hierarchies):
             try:
@@ -333,17 +331,48 @@ class Tree:
             return f"{hierarchy.own}/{self.name}"
         return None
 
-    def _open_unified(self, unified: Hierarchy) -> None:
-        """v2: leave the own group for a leaf (a group with processes cannot have children), enable controllers."""
-        wanted = " ".join(f"+{name}" for name in ("memory", "pids", "cpu") if name in unified.controllers)
-        if unified.own != unified.mount:
-            leaf = f"{unified.own}/{LEAF}"
-            _make(leaf)
-            write_text(leaf + "/cgroup.procs", "0")
-        top = f"{unified.own}/{self.name}"
+    def _open_unified(self, unified: Hierarchy) -> tuple[str, list[str]]:
+        """v2: make the subtree in the own group or the nearest above that takes it; what works there. May refuse."""
+        refusals = []
+        directory = unified.own
+        while True:
+            try:
+                enabled = self._open(directory, unified, leave=directory == unified.own)
+                break
+            except SandboxFailed as refusal:
+                refusals.append(refusal)
+            if directory == unified.mount:
+                raise refusals[0]
+            directory = directory.rpartition("/")[0]
+        top = f"{directory}/{self.name}"
         _make(top)
-        for directory in (unified.own, top):
-            _set(directory, "cgroup.subtree_control", wanted)
+        _enable(top, enabled)
+        return top, enabled
+
+    def _open(self, directory: str, unified: Hierarchy, *, leave: bool) -> list[str]:
+        """Enable what there is of our controllers for the children of a group; raises SandboxFailed.
+
+        A group with processes cannot have such children, the root excepted: `leave` moves us into a leaf first, and
+        back when others stay behind.
+        """
+        wanted: list[str] = [name for name in ("memory", "pids", "cpu") if name in _controllers_of(directory)]
+        if "memory" in unified.controllers and "memory" not in wanted:
+            raise _refused(
+                f"{directory}: no memory in cgroup.controllers", "Start the core as a service (Delegate=yes)."
+            )
+        leaf = f"{directory}/{LEAF}"
+        leave = leave and (directory != unified.mount or os.path.exists(f"{directory}/cgroup.type"))
+        if leave:
+            _make(leaf)
+            _set(leaf, "cgroup.procs", "0")
+        try:
+            _enable(directory, wanted)
+        except SandboxFailed:
+            if leave:
+                _set(directory, "cgroup.procs", "0")
+                _remove(leaf)
+            raise
+        return wanted
 
     def create(self, instance: str) -> Group:
         """The directories of one instance in a container; raises SandboxFailed."""
@@ -379,10 +408,7 @@ class Tree:
     def close(self) -> None:
         """Remove the empty subtree at an orderly end."""
         for path in self.tops:
-            try:
-                os.rmdir(path)
-            except OSError:
-                pass
+            _remove(path)
 
 
 def _refused(text: str, hint: str = "") -> SandboxFailed:
@@ -395,21 +421,6 @@ def drain_event(event: int) -> None:
         os.read(event, 8)
     except BlockingIOError:
         pass
-
-
-def attach_devices(directory: str, rules: Sequence[DeviceRule]) -> None:
-    """Attach the device program of `rules` to a v2 group; raises SandboxFailed."""
-    fd = program = -1
-    try:
-        program = kernel.load_device_program(device_program(rules))
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        kernel.attach_device_program(program, fd)
-    except OSError as error:
-        raise SandboxFailed("device program", error.errno or 0, f"{directory}: {error.strerror}") from None
-    finally:
-        for number in (fd, program):
-            if number >= 0:
-                os.close(number)
 
 
 def kill_members(directory: str) -> None:
@@ -439,6 +450,21 @@ def _make(path: str) -> None:
             f"mkdir {path}: {error.strerror}",
             hint="Is the tree delegated to this service?",
         ) from None
+
+
+def _remove(path: str) -> bool:
+    """rmdir; whether it is gone."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+def _enable(directory: str, controllers: Sequence[str]) -> None:
+    _set(directory, "cgroup.subtree_control", " ".join(f"+{name}" for name in controllers))
 
 
 def _set(directory: str, name: str, value: str, *, optional: bool = False) -> None:

@@ -8,10 +8,14 @@ that is allowed for reading only fails.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from ggfast._ext import kernel
+from ggfast.errors import SandboxFailed
 
 BLOCK, CHARACTER = 1, 2  # BPF_DEVCG_DEV_*
 MAKE, READ, WRITE = 1, 2, 4  # BPF_DEVCG_ACC_*
@@ -73,3 +77,18 @@ def device_program(rules: Sequence[DeviceRule]) -> bytes:
         ]
     code += [load(MOV_K, 0, 0, 0, 0), load(EXIT, 0, 0, 0, 0)]
     return b"".join(code)
+
+
+def attach_devices(directory: str, rules: Sequence[DeviceRule]) -> None:
+    """Attach the device program of `rules` to a v2 group; raises SandboxFailed."""
+    fd = program = -1
+    try:
+        program = kernel.load_device_program(device_program(rules))
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        kernel.attach_device_program(program, fd)
+    except OSError as error:
+        raise SandboxFailed("device program", error.errno or 0, f"{directory}: {error.strerror}") from None
+    finally:
+        for number in (fd, program):
+            if number >= 0:
+                os.close(number)

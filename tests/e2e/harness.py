@@ -26,10 +26,12 @@ from typing import Any
 
 import paho.mqtt.client as paho
 
+from tests.patience import patience
+
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
 GROUP_ID = "5a0f3c1e-8f5e-4a51-9d27-3f6f4b8d2c10"  # one group in several versions, as deployments make them
-CONNACK_TIMEOUT_S = 10.0
+CONNACK_TIMEOUT_S = patience(10.0)
 
 
 def free_port() -> int:
@@ -48,7 +50,7 @@ def function_arn(name: str, version: str = "1") -> str:
 
 
 def run_command(
-    *arguments: str | Path, timeout_s: float = 90.0, check: bool = True
+    *arguments: str | Path, timeout_s: float = patience(90.0), check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run `ggfast-core` with these arguments and return what it printed."""
     done = subprocess.run(
@@ -284,7 +286,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = patience(20.0)) -> Any:
     """Wait until `condition` returns something true and return it; fail naming what was waited for."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -343,13 +345,13 @@ class Device:
         if qos:
             info.wait_for_publish(10)
 
-    def expect(self, timeout_s: float = 10.0) -> tuple[str, bytes]:
+    def expect(self, timeout_s: float = patience(10.0)) -> tuple[str, bytes]:
         return self.received.get(timeout=timeout_s)
 
-    def expect_json(self, timeout_s: float = 10.0) -> Any:
+    def expect_json(self, timeout_s: float = patience(10.0)) -> Any:
         return json.loads(self.expect(timeout_s)[1])
 
-    def expect_on(self, topic: str, timeout_s: float = 10.0) -> bytes:
+    def expect_on(self, topic: str, timeout_s: float = patience(10.0)) -> bytes:
         """The next message on `topic`; others before it are dropped."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -357,7 +359,7 @@ class Device:
             if seen == topic:
                 return payload
 
-    def wait_connected(self, timeout_s: float = 20.0) -> None:
+    def wait_connected(self, timeout_s: float = patience(20.0)) -> None:
         eventually(self._client.is_connected, f"{self.name} connected again", timeout_s)
 
     def close(self) -> None:

@@ -31,9 +31,10 @@ from typing import Any
 from ggfast.sandbox.cgroups import this_layout
 from ggfast.sandbox.launch import DaemonLaunch, LaunchSpec, launch
 from ggfast.sandbox.users import Users, ensure_users
+from tests.patience import patience
 
 IMAGE = Path(__file__).parent / "image"
-DEADLINE_S = 20.0
+DEADLINE_S = patience(20.0)
 
 
 @dataclass
@@ -352,6 +353,7 @@ class Sandbox:
         """Every directory of this core's subtree, in all hierarchies."""
         found = []
         for hierarchy in this_layout().hierarchies:
-            top = f"{hierarchy.own}/ggfast-{self.name}"
-            found += [path for path, _, _ in os.walk(top)]
+            for top, _, _ in os.walk(hierarchy.mount):
+                if top.endswith(f"/ggfast-{self.name}"):
+                    found += [path for path, _, _ in os.walk(top)]
         return found

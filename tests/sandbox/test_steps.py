@@ -18,8 +18,8 @@ import pytest
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox import host, plan, trial
-from ggfast.sandbox.cgroups import attach_devices, this_layout
-from ggfast.sandbox.devices import ALWAYS, DeviceRule
+from ggfast.sandbox.cgroups import this_layout
+from ggfast.sandbox.devices import ALWAYS, DeviceRule, attach_devices
 
 pytestmark = pytest.mark.root
 
@@ -47,7 +47,8 @@ FAILING: list[tuple[str, tuple[str | bytes, ...], tuple[int, ...], str]] = [
     ("rlimit", (), (999, 0, 0), "Invalid argument"),
     ("descriptors", (), (999_999, 999_999, 999_999), "Bad file descriptor"),
     ("groups", (struct.pack("<70000I", *range(70_000)),), (), "Invalid argument"),
-    ("landlock", (), (1 << 40,), "Invalid argument"),
+    # A kernel that knows less of Landlock than we do takes the whole request for too long (Linux before 6.12).
+    ("landlock", (), (1 << 40,), "Invalid argument" if kernel.landlock_abi() >= 6 else "Argument list too long"),
     ("seccomp", (b"\xff" * 8,), (0,), "Invalid argument"),
     ("seccomp", (b"",), (0,), "Invalid argument"),
 ]

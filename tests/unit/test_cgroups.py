@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,11 +106,13 @@ def fake(tmp_path: Path, kind: str) -> Tree:
         (tmp_path / "sys/fs/cgroup/pids/user").mkdir()
         return Tree(detect(V1, V1_OWN, str(tmp_path)), "core")
     v2_tree(tmp_path)
-    own = tmp_path / "sys/fs/cgroup/unit"
-    for directory in (own / cgroups.LEAF, own / "ggfast-core", own):
+    top = tmp_path / "sys/fs/cgroup"
+    own = top / "unit"
+    for directory in (own / cgroups.LEAF, own / "ggfast-core", own, top / "ggfast-core", top):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "cgroup.procs").touch()
         (directory / "cgroup.subtree_control").touch()
+    (own / "cgroup.controllers").write_text("cpu memory pids\n")
     return Tree(detect(V2, "0::/unit\n", str(tmp_path)), "core")
 
 
@@ -161,6 +164,68 @@ def test_v2_limits_and_leaf(tmp_path: Path) -> None:
     assert content(group, "memory.max") == ["8388608"]
     assert content(group, "memory.swap.max") == ["0"]
     assert content(group, "memory.oom.group") == ["1"]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    """These groups have processes of others: the kernel enables no controllers for their children."""
+    write, rmdir = cgroups.write_text, os.rmdir
+    refused = [f"{directory}/cgroup.subtree_control" for directory in directories]
+
+    def busy(path: str, text: str) -> None:
+        if path in refused:
+            raise OSError(16, "Device or resource busy")
+        write(path, text)
+
+    def leave(path: str) -> None:
+        for file in Path(path).iterdir():  # a kernel's own files go with their directory
+            file.unlink()
+        rmdir(path)
+
+    monkeypatch.setattr(cgroups, "write_text", busy)
+    monkeypatch.setattr(cgroups.os, "rmdir", leave)
+
+
+def test_v2_a_group_shared_with_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a login session: the subtree goes to the nearest group that can have children, and we stay."""
+    tree = fake(tmp_path, "v2")
+    top = tmp_path / "sys/fs/cgroup"
+    refuse(monkeypatch, top / "unit")
+    tree.prepare()
+    assert (top / "unit" / "cgroup.procs").read_text() == "0"
+    assert not (top / "unit" / cgroups.LEAF).exists()
+    assert (top / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+    assert tree.create("i1").directories == [f"{top}/ggfast-core/i1"]
+
+
+def test_v2_the_first_refusal_is_told_when_nobody_takes_the_subtree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = fake(tmp_path, "v2")
+    top = tmp_path / "sys/fs/cgroup"
+    refuse(monkeypatch, top / "unit", top)
+    tree.prepare()
+    with pytest.raises(SandboxFailed, match=r"unit/cgroup\.subtree_control.*Delegate=yes"):
+        tree.create("i1")
+
+
+def test_v2_without_the_cpu_controller_in_its_group(tmp_path: Path) -> None:
+    """systemd enables it for nobody who has not asked; time is counted all the same."""
+    tree = fake(tmp_path, "v2")
+    own = tmp_path / "sys/fs/cgroup/unit"
+    (own / "cgroup.controllers").write_text("memory pids\n")
+    tree.prepare()
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
+    group = group_of(tree, V2_FILES + " cpu.stat")
+    (Path(group.directories[0]) / "cpu.stat").write_text("usage_usec 7000\n")
+    assert group.statistics().cpu_ms == 7
+
+
+def test_v2_without_the_memory_controller_in_its_group(tmp_path: Path) -> None:
+    tree = fake(tmp_path, "v2")
+    top = tmp_path / "sys/fs/cgroup"
+    (top / "unit" / "cgroup.controllers").write_text("pids\n")
+    tree.prepare()
+    assert tree.create("i1").directories == [f"{top}/ggfast-core/i1"]
 
 
 def test_statistics_read_what_is_there(tmp_path: Path) -> None:

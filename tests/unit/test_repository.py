@@ -313,7 +313,9 @@ def test_the_gpl_package_stays_optional() -> None:
 def test_debian_packages_say_why() -> None:
     for line in (REPOSITORY / "packaging" / "debian-packages.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
-            assert re.fullmatch(r"[a-z0-9.+-]+ +(run|test|fuzz|vm|optional)(:[a-z0-9+-]+)? +# \S.*", line), line
+            assert re.fullmatch(
+                r"[a-z0-9.+-]+ +(run|test|fuzz|vm|guest(-[a-z0-9]+)?|optional)(:[a-z0-9+-]+)? +# \S.*", line
+            ), line
 
 
 # Put together from pieces so that this file does not find itself.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ggfast._ext.routes import Router
 from ggfast.config import Config
@@ -22,8 +23,9 @@ from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.errors import DeploymentFailed
 from ggfast.group.document import Function, Group, Isolation
-from ggfast.group.functions import isolation_of, spooler_settings
+from ggfast.group.functions import isolation_of, runtime_of, spooler_settings
 from ggfast.group.loggers import log_rules
+from ggfast.group.runtimes import Language, language_of
 from ggfast.group.subscriptions import rules
 from ggfast.log import Level, LogRule, Logs
 from ggfast.mqtt.broker import Broker
@@ -97,14 +99,17 @@ class GroupApplier:
         hidden = (str(self._config.layout.root), str(self._config.layout.written), *settings.hidden_paths)
         contained = isolation_of(group, function) is not Isolation.NO_CONTAINER
         who = who_of(group, function, self._config, self._function_ids)
+        code = self._config.layout.function(function.arn)
+        interpreter = find_interpreter(function, dict(settings.runtimes), hidden if contained else None)
         return worker_plan(
             function,
             self._facts(group),
             Identity(who.uid, who.gid),
-            str(self._config.layout.function(function.arn)),
+            str(code),
             code_digest=function.code_digest,
             attachments=attach(group, function, who, self._config.layout, self._mounts),
-            interpreter=find_interpreter(function, dict(settings.runtimes), hidden if contained else ()),
+            interpreter=interpreter,
+            java_archive=_java_archive(function, code, interpreter),
             contained=contained,
             log_level=(log_rules(group)[1] or LogRule(Level.FATAL)).level,
         )
@@ -126,6 +131,15 @@ class GroupApplier:
             keep_alive_s=thing.keep_alive_s,
             proxies=_proxies(self._config),
         )
+
+
+def _java_archive(function: Function, code: Path, interpreter: str) -> str:
+    if language_of(runtime_of(function)) is not Language.JAVA:
+        return ""
+    # A group without Java functions does not load what makes archives.
+    from ggfast.core.functions.java_archive import archive_in
+
+    return archive_in(code, Path(interpreter))
 
 
 def failure_of(problems: dict[str, str]) -> DeploymentFailed:

@@ -12,6 +12,7 @@ import re
 import shutil
 import ssl
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,15 +20,17 @@ from typing import Final
 from ggfast import arns, limits
 from ggfast.core.deploy.store import StagedGroup, load_active
 from ggfast.core.functions.handlers import make_executable, missing_handler
+from ggfast.core.functions.java_archive import ensure_archive, place_archive, placed_name
 from ggfast.core.functions.model_archives import stage_model
 from ggfast.core.functions.models import read_instead_of_written, written_resources
 from ggfast.core.functions.packages import unpack
-from ggfast.errors import ConfigError, Problem, StorageFailed
+from ggfast.core.functions.runtimes import find_interpreter
+from ggfast.errors import ConfigError, DeploymentFailed, Problem, StorageFailed
 from ggfast.fields import Problems, parse_json, shown
 from ggfast.group.diff import diff
-from ggfast.group.document import Device, Function, Group, Resource, S3Model, SageMakerModel
+from ggfast.group.document import Device, Function, Group, Isolation, Resource, S3Model, SageMakerModel
 from ggfast.group.folder import NOT_VALID, ReadGroup, read_folder, version_id
-from ggfast.group.functions import runtime_of
+from ggfast.group.functions import isolation_of, runtime_of
 from ggfast.group.ondisk import write_deployed
 from ggfast.group.runtimes import Language, language_of
 from ggfast.group.validate import GroupRules, validate
@@ -160,10 +163,34 @@ class _Stager:
             return function
         if function.handler and (missing := missing_handler(language, target, function.handler)):
             problems.add(f"{path}.Handler", shown(function.handler), f"{missing} in the package {function.code}")
-        if language is Language.EXECUTABLE:
-            make_executable(target, function.handler)
+        contained = isolation_of(read.group, function) is not Isolation.NO_CONTAINER
+        hidden = self.rules.denied_paths if contained else None
+        self._prepare_runtime(path, function, hidden, target, problems, notes)
         notes += [f"{function.arn}: {note}" for note in package.notes]
         return replace(function, code="", code_digest=package.digest, code_bytes=package.size_bytes)
+
+    def _prepare_runtime(
+        self,
+        path: str,
+        function: Function,
+        hidden: Sequence[str] | None,
+        target: Path,
+        problems: Problems,
+        notes: list[str],
+    ) -> None:
+        """What the function's program needs beside its package; a missing interpreter goes to `problems`."""
+        try:
+            interpreter = find_interpreter(function, dict(self.rules.runtimes), hidden)
+        except DeploymentFailed as error:
+            problems.add(f"{path}.Runtime", shown(runtime_of(function)), error.detail)
+            return
+        language = language_of(runtime_of(function))
+        if language is Language.EXECUTABLE:
+            make_executable(target, function.handler)
+        elif language is Language.JAVA:
+            archive = ensure_archive(Path(interpreter), self.layout.java_archives, notes.append)
+            if archive is not None:
+                place_archive(archive, target / placed_name(Path(interpreter)))
 
     # --- models ---
 

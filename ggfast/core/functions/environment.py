@@ -103,6 +103,7 @@ def worker_plan(
     code_digest: str = "",
     attachments: Attachments | None = None,
     interpreter: str = "",
+    java_archive: str = "",
     variables: Mapping[str, str] | None = None,
     log_level: Level = Level.INFO,
     contained: bool = True,
@@ -138,7 +139,8 @@ def worker_plan(
             function, facts, {**(variables or {}), **given.variables}, resource_prefix=prefix
         ),
     }
-    launch = launch_of(function, interpreter, memory_kb, code, RUNTIME_MOUNT if contained else str(RUNTIME_FILES))
+    runtime = RUNTIME_MOUNT if contained else str(RUNTIME_FILES)
+    launch = launch_of(function, interpreter, memory_kb, code, runtime, java_archive)
     if launch is not None:
         config = launch_config(config, launch)
     spec: dict[str, Any] = {

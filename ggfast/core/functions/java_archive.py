@@ -95,6 +95,20 @@ def place_archive(archive: Path, target: Path) -> None:
     os.replace(fresh, target)
 
 
+def archive_in(code: Path, java: Path) -> str:
+    """Where below a function's code an archive lies that is valid for this Java; empty if none does. Blocking."""
+    try:
+        name = placed_name(java)
+    except OSError:
+        return ""
+    return name if (code / name).is_file() else ""
+
+
+def placed_name(java: Path) -> str:
+    """The name below a function's code of the archive for this Java. Raises OSError."""
+    return f".ggfast/java-{_key(java, RUNTIME_JAR)}.jsa"
+
+
 def _key(java: Path, jar: Path) -> str:
     """A name for everything an archive depends on, without running Java. Raises OSError."""
     real = java.resolve(strict=True)

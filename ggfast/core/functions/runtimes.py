@@ -31,7 +31,6 @@ from ggfast.sandbox.policy import HIDDEN_ALWAYS
 SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 RUNTIME_MOUNT: Final = "/runtime"
 RUNTIME_FILES: Final = Path(__file__).resolve().parent.parent / "workers"
-JAVA_ARCHIVE: Final = ".ggfast/java.jsa"  # below the function's code; made at deployment
 JAVA_TEXT: Final = "Installed Java version must be greater than or equal to 8"
 # What a container replaces by its own, whatever the host has there.
 _REPLACED: Final = ("/tmp", "/run", "/var", "/dev", "/proc", "/sys", "/lambda", "/runtime", *HIDDEN_ALWAYS)
@@ -58,10 +57,10 @@ class Launch:
     python: bool = False  # our own runtime in another interpreter: it takes its configuration as one variable
 
 
-def find_interpreter(function: Function, configured: Mapping[str, str], hidden: Sequence[str] = ()) -> str:
+def find_interpreter(function: Function, configured: Mapping[str, str], hidden: Sequence[str] | None = ()) -> str:
     """The program for a function's runtime; empty: the core's own Python, or the function is one itself.
 
-    `hidden` are the trees containers do not see. Raises DeploymentFailed that names what to install. Looks at a few
+    `hidden` are the trees containers do not see, None for a function without one. Raises DeploymentFailed that names what to install. Looks at a few
     paths; does not run anything.
     """
     runtime = runtime_of(function)
@@ -81,7 +80,7 @@ def find_interpreter(function: Function, configured: Mapping[str, str], hidden: 
     if not _executable(real):
         text = f"found no executable file at {path}, expected the interpreter that config.json names"
         raise _failure(function, text)
-    if hiding := below_any(real, (*_REPLACED, *hidden)):
+    if hidden is not None and (hiding := below_any(real, (*_REPLACED, *hidden))):
         text = f"found its interpreter {path} at {real}; containers do not see {hiding}: install it elsewhere"
         raise _failure(function, text)
     if language is Language.JAVA:
@@ -89,10 +88,13 @@ def find_interpreter(function: Function, configured: Mapping[str, str], hidden: 
     return path
 
 
-def launch_of(function: Function, interpreter: str, memory_kb: int, code: str, runtime: str) -> Launch | None:
+def launch_of(
+    function: Function, interpreter: str, memory_kb: int, code: str, runtime: str, archive: str = ""
+) -> Launch | None:
     """How the function's workers start; None: as a fork of the warm Python image.
 
     `code` and `runtime` are the package and the runtime files as the worker sees them; `memory_kb` 0: no limit.
+    `archive`: where below the code Java's class-data archive is, empty for none.
     """
     language = language_of(runtime_of(function)) or Language.PYTHON
     handler = f"--handler={function.handler}"
@@ -102,7 +104,7 @@ def launch_of(function: Function, interpreter: str, memory_kb: int, code: str, r
     if language is Language.JAVA:
         jar = f"{runtime}/java/ggfast-runtime.jar"
         path = f"{jar}:{code}:{code}/*:{code}/lib/*"
-        flags = java_flags(memory_kb, f"{code}/{JAVA_ARCHIVE}")
+        flags = java_flags(memory_kb, f"{code}/{archive}" if archive else None)
         return Launch((interpreter, *flags, "-cp", path, "io.ggfast.runtime.Main", handler), stdio=True)
     if language is Language.EXECUTABLE:
         words = tuple(shlex.split(function.configuration.exec_args))

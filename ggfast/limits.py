@@ -160,7 +160,6 @@ WORKER_MOUNTS_MAX: Final = 32  # V1: 10 resources; ours: FUNCTION_RESOURCES_MAX 
 WORKER_DEVICES_MAX: Final = 32
 WORKER_ATTACHMENT_BYTES_MAX: Final = 32 * KIB  # mounts and devices of one function: half a packet to the spawner
 WORKER_GROUPS_MAX: Final = 32  # V1: two groups per resource
-WORKER_ARGUMENTS_MAX: Final = 64  # size of the executor's argument array
 WORKER_OPEN_FILES_MAX: Final = 1_024
 WORKER_LOCKED_MEMORY_BYTES: Final = 64 * KIB
 SANDBOX_PATH_BYTES_MAX: Final = 4_095  # PATH_MAX without its NUL

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ggfast import limits
 from ggfast.arns import CLOUD
 from ggfast.cli.invoke import WRONG
 from ggfast.errors import ConfigError, OperatingError, Problem
+from ggfast.fields import shown
 
 REGION: Final = "us-east-1"
 ACCOUNT: Final = "000000000000"
@@ -50,7 +52,7 @@ def make_trial(directory: Path, arguments: argparse.Namespace) -> TrialGroup:
     document = _group_document(source)
     entry = _from_group(source, document, arguments) if document is not None else _from_package(source, arguments)
     folder = directory / "group"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)  # the package may come from a place that others cannot read
     code = Path(str(entry["Code"]))
     name = f"code{code.suffix}" if code.is_file() else "code"
     _copy(code, folder / name)
@@ -100,11 +102,21 @@ def _from_group(source: Path, document: dict[str, Any], arguments: argparse.Name
         expected = f"one of {', '.join(sorted(names)) or 'the functions of group.json: it has none'}"
         raise ConfigError(WRONG, [Problem("--function", wanted or "nothing", expected)])
     entry = json.loads(json.dumps(names[wanted]))
-    entry["Code"] = str(source / str(entry["Code"]))
+    entry["Code"] = _inside(source, str(entry["Code"]))
     configuration = entry.setdefault("FunctionConfiguration", {})
     configuration["Pinned"] = False
     _override(entry, arguments)
     return dict(entry)
+
+
+def _inside(source: Path, name: str) -> str:
+    """The real path of a package in the group's folder: it is copied as root, from nowhere else."""
+    root = os.path.realpath(source)
+    path = "" if "\0" in name else os.path.realpath(os.path.join(root, name))
+    if not path.startswith(root + os.sep) or not os.path.exists(path):
+        problem = Problem("Code", shown(name), f"a folder or zip archive in {source}")
+        raise ConfigError(f"{source / 'group.json'} cannot be used.", [problem])
+    return path
 
 
 def _has_name(entry: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ def group_id(name: str) -> int | None:
     """The id of a group; None if there is none of this name and it is no number."""
     try:
         return grp.getgrnam(name).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: text that no group can be called
         pass
     if name.isascii() and name.isdigit() and len(name) <= 10 and int(name) <= limits.UID_MAX:
         return int(name)

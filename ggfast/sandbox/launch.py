@@ -178,14 +178,14 @@ def _apart(spec: LaunchSpec, document: dict[str, Any]) -> str | None:
     host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if "namespaces" in spec.without:
-            raise SandboxFailed("read-only view", errno.EPERM, "mount namespace: left out")
+            raise PermissionError(errno.EPERM, "left out")
         kernel.unshare(CLONE_NEWNS)
-    except (OSError, SandboxFailed) as error:
+    except OSError as error:
         os.close(host_mounts)
         fd = paths.open_walk(spec.state_dir)
         os.fchdir(fd)
         os.close(fd)
-        return str(error)
+        return f"mount namespace: {os.strerror(error.errno or 0)}"
     document["host_mounts_fd"] = host_mounts
     read_only_view()
     _staging(spec.state_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -80,6 +81,26 @@ def test_a_killed_spare_costs_nothing_but_itself(box: Sandbox) -> None:
     assert worker.pid != ahead
     box.end(worker)
     waiting(box)
+
+
+def test_a_spare_whose_own_part_failed_costs_no_request(box: Sandbox) -> None:
+    """It is stopped before it has read its request and then killed: the request is served without it."""
+    box.end(box.spawn(IDLE))
+    ahead = waiting(box)
+    os.kill(ahead, signal.SIGSTOP)
+    assert box._control is not None
+    spec = box.request_spec(box.write_code(IDLE))
+    box._control.send(json.dumps({"id": 4711, "verb": "spawn", "instance": "again", "spec": spec}).encode())
+    assert box.request(verb="list")["ok"]  # it has been given to the spare by now
+    assert 4711 not in box._answers
+    os.kill(ahead, signal.SIGKILL)
+    box.wait_for(lambda: 4711 in box._answers)
+    answer, fds = box._answers.pop(4711)
+    for fd in fds:
+        os.close(fd)
+    assert (answer["ok"], answer["pid"] != ahead) == (True, True), answer
+    assert box.request(verb="kill", instance="again", signal=9)["ok"]
+    box.wait_event(event="exited", instance="again")
 
 
 def test_a_refused_request_leaves_the_spare(box: Sandbox) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ggfast._ext import kernel
 from tests.sandbox.harness import Sandbox, Worker
 from tests.sandbox.hostile import call_numbers
 from tests.sandbox.test_supervisor import alive, daemon_pid, gone, zygote_of
@@ -193,6 +194,30 @@ def test_row_76_a_machine_without_it_refuses_containers_alone(without: str) -> N
         assert "NoContainer" in answer["error"]
         assert "containers are refused, functions with NoContainer run" in own.crash_log()
         assert echo(free(own, ECHO)) == b"ping"
+
+
+OUTER = """
+from tests.sandbox.harness import Sandbox
+from tests.sandbox.test_workers import ECHO, echo
+with Sandbox() as box:
+    assert echo(box.spawn(ECHO, contained=False)) == b"ping"
+    refused = box.request(verb="spawn", instance="c", spec=box.request_spec(box.write_code("")))
+    print(refused["error"])
+    print(box.crash_log())
+"""
+
+
+def test_an_outer_container_without_privileges_runs_it() -> None:
+    """With the capabilities that container engines leave: no SYS_ADMIN, so no namespace and no mount (17.1, Docker)."""
+    root = Path(__file__).parents[2]
+    kept = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
+    done = subprocess.run(
+        [sys.executable, "-c", OUTER], preexec_fn=lambda: kernel.drop_bounding(kept), cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "this machine cannot have containers: mount namespace: Operation not permitted" in done.stdout
+    assert "NoContainer" in done.stdout.splitlines()[0]
 
 
 # --- what it must not do ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import stat
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -217,6 +218,31 @@ def test_a_function_of_a_group(tmp_path: Path) -> None:
     for given in ({}, {"function": "three"}):
         with pytest.raises(ConfigError, match="one of one, two"):
             made(tmp_path, folder, **given)
+
+
+def test_nothing_outside_of_a_group_is_copied(tmp_path: Path) -> None:
+    folder, private = tmp_path / "group", tmp_path / "private"
+    folder.mkdir()
+    private.mkdir()
+    (private / "key").write_text("of root")
+    (folder / "link").symlink_to(private)
+    (folder / "linked.zip").symlink_to(private / "key")
+    arn = "arn:aws:lambda:eu-west-1:123456789012:function:one:1"
+    for code in (str(private), "../private", "../private/key", "link", "linked.zip", ".", "", "none", "a\0b"):
+        document = {"Functions": [{"FunctionArn": arn, "Code": code, "Handler": "a.f", "Runtime": "python3"}]}
+        (folder / "group.json").write_text(json.dumps(document))
+        with pytest.raises(ConfigError, match="Code: found"):
+            made(tmp_path, folder)
+    assert [path for path in tmp_path.glob("made*/**/*") if path.is_file()] == []
+
+
+def test_the_copy_of_a_package_is_not_for_others(tmp_path: Path) -> None:
+    folder = tmp_path / "function"
+    folder.mkdir()
+    (folder / "main.py").write_text("")
+    made(tmp_path, folder)
+    (copy,) = tmp_path.glob("made*/group")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
 
 
 def test_packages_that_cannot_be_tried(tmp_path: Path) -> None:

@@ -324,6 +324,7 @@ def test_models_without_a_container(layout: Layout) -> None:
     ("owner", "text"),
     [
         ("no_such_group", "group no_such_group, which owns the model, does not exist"),
+        ("no\0group", "which owns the model, does not exist"),
         ("shadow", "group shadow, which owns the model, is never given to functions"),
         ("root", "group root, which owns the model, is never given to functions"),
     ],

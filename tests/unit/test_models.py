@@ -300,6 +300,14 @@ def test_hostile_extended_headers(name: str, write: Callable[[bytes], Path]) -> 
     assert text in refused(write(gzip.compress(data)))
 
 
+def test_many_extended_headers(write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tar_bytes(entry("file", b"content"))
+    extension = pax(record("comment", "y" * 1000)).removesuffix(file)
+    monkeypatch.setattr(limits, "MODEL_EXTENSIONS_BYTES_MAX", 5 * 1100)
+    assert "more than 5500 bytes of extended headers" in refused(write(gzip.compress(extension * 6 + file)))
+    assert staged(write(gzip.compress(extension * 5 + file)))
+
+
 def test_harmless_extended_headers(write: Callable[[bytes], Path]) -> None:
     records = record("mtime", "1.5") + record("LIBARCHIVE.xattr.user.x", "y") + record("path", "other")
     target, digest = staged(write(gzip.compress(pax(records))))

@@ -191,6 +191,37 @@ def test_files_of_other_handlers(tmp_path: Path) -> None:
     assert (tmp_path / "bin" / "echo").stat().st_mode & 0o777 == 0o755
 
 
+def test_hostile_archives_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jar = tmp_path / "a.jar"
+
+    def missing() -> str:
+        return missing_handler(Language.JAVA, tmp_path, "Fn::run")
+
+    with zipfile.ZipFile(jar, "w") as archive:
+        archive.writestr("\xe9.class", b"")
+        archive.writestr("Fn.class", b"")
+    good = jar.read_bytes()
+    assert missing() == ""
+    jar.write_bytes(b"#!/bin/sh\nexec java -jar $0\n" + good)
+    assert missing() == ""
+    directory = good.index(b"PK\x01\x02")
+    jar.write_bytes(good[:directory] + good[directory:].replace("\xe9".encode(), b"\xff\xfe"))  # no UTF-8, as it says
+    assert missing() == ""
+    for damaged in (
+        good[:directory] + good[directory:].replace(b"PK\x01\x02", b"PK\x01\x01"),
+        good[:directory] + b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 9, 9, 0, 0, 0),
+        b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 1, 1, 1000, 0, 0),
+    ):
+        jar.write_bytes(damaged)
+        assert missing().startswith("a class Fn")
+    # What is too large to be searched may hold anything.
+    jar.write_bytes(b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 0xFFFF, 0xFFFF, 1000, 0, 0))
+    assert missing() == ""
+    jar.write_bytes(good)
+    monkeypatch.setattr(limits, "PACKAGE_JAR_DIRECTORY_BYTES_MAX", 100)
+    assert missing() == ""
+
+
 # --- hostile archives ---
 
 

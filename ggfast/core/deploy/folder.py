@@ -241,7 +241,7 @@ class _Stager:
     def _inside(self, name: str) -> Path | None:
         """The real path of `name` in the folder, None if it leads out of it."""
         root = os.path.realpath(self.folder)
-        path = os.path.realpath(os.path.join(root, name))
+        path = "" if "\0" in name else os.path.realpath(os.path.join(root, name))
         return Path(path) if path.startswith(root + os.sep) else None
 
     # --- certificates ---

@@ -60,6 +60,31 @@ def read_entries(file: BinaryIO, archive_bytes_max: int = limits.PACKAGE_ARCHIVE
     return entries
 
 
+class Unjudged(ValueError):
+    """An archive of a form or size that we do not read."""
+
+
+def holds_entry(file: BinaryIO, name: str) -> bool:
+    """Whether an archive has an entry, by its directory. Raises Unjudged for a large one, ValueError if damaged."""
+    end_at, count, directory_bytes, _ = _find_end(file, file.seek(0, os.SEEK_END))
+    if directory_bytes > limits.PACKAGE_JAR_DIRECTORY_BYTES_MAX:
+        raise Unjudged(f"a directory of {directory_bytes} bytes")
+    if directory_bytes > end_at:
+        raise ValueError("an archive whose directory lies outside of it")
+    file.seek(end_at - directory_bytes)  # not where it says: a program may stand in front of the archive
+    data, wanted = file.read(directory_bytes), name.encode()
+    at = 0
+    for _ in range(count):
+        if at + _CENTRAL.size > len(data) or data[at : at + 4] != b"PK\x01\x02":
+            raise ValueError("an archive whose directory is damaged")
+        name_bytes, extra_bytes, comment_bytes = _CENTRAL.unpack_from(data, at)[10:13]
+        at += _CENTRAL.size
+        if data[at : at + name_bytes] == wanted:
+            return True
+        at += name_bytes + extra_bytes + comment_bytes
+    return False
+
+
 def _find_end(file: BinaryIO, size: int) -> tuple[int, int, int, int]:
     """Position of the end record; number of entries, size and position of the directory."""
     tail_bytes = min(size, _END.size + 0xFFFF)
@@ -75,7 +100,7 @@ def _find_end(file: BinaryIO, size: int) -> tuple[int, int, int, int]:
             if disk or first_disk or here != count:
                 raise ValueError("an archive in several parts")
             if count == _NOT_THIS or _NOT_THIS_LONG in (length, offset):
-                raise ValueError("a 64-bit zip archive, larger than any function package")
+                raise Unjudged("a 64-bit zip archive, larger than any function package")
             return size - tail_bytes + at, count, length, offset
         at -= 1
     raise ValueError("a file that is not a zip archive, or one that was cut off")

@@ -5,9 +5,9 @@ Source: greengrass-core 6.2 (handlers by language). Reads the package only; bloc
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
+from ggfast.core.functions.archive import Unjudged, holds_entry
 from ggfast.group.runtimes import Language
 
 
@@ -54,9 +54,11 @@ def _missing_class(target: Path, handler: str) -> str:
 
 def _holds(jar: Path, entry: str) -> bool:
     try:
-        with zipfile.ZipFile(jar) as archive:
-            return entry in archive.NameToInfo
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        with jar.open("rb") as file:
+            return holds_entry(file, entry)
+    except Unjudged:
+        return True  # the virtual machine will tell
+    except (OSError, ValueError):
         return False  # the virtual machine will not be able to read it either
 
 

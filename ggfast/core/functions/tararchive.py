@@ -145,7 +145,7 @@ class _Stream:
 
 
 def _parse(stream: _Stream) -> Iterator[TarEntry]:
-    found, long_name = 0, None
+    found, extended, long_name = 0, 0, None
     while True:
         header = stream.exactly(_BLOCK)
         if not header.strip(b"\0"):
@@ -160,6 +160,9 @@ def _parse(stream: _Stream) -> Iterator[TarEntry]:
         if found > limits.PACKAGE_ENTRIES_MAX * 2:  # an extended header each
             raise ValueError(f"more than {limits.PACKAGE_ENTRIES_MAX} entries")
         if kind in "xgL":
+            extended += size
+            if extended > limits.MODEL_EXTENSIONS_BYTES_MAX:
+                raise ValueError(f"more than {limits.MODEL_EXTENSIONS_BYTES_MAX} bytes of extended headers")
             text = _extension(stream, size)
             name = _long_name(text) if kind == "L" else _extended_name(text, common=kind == "g")
             if name is not None and long_name is not None:
@@ -238,12 +241,13 @@ def _long_name(text: bytes) -> str:
 def _extended_name(text: bytes, *, common: bool) -> str | None:
     """The name in a POSIX extended header, None without one. `common` headers count for all entries behind them."""
     found: str | None = None
-    while text:
-        length, _, _ = text.partition(b" ")
+    at = 0
+    while at < len(text):
+        length = text[at : at + 8].partition(b" ")[0]
         size = int(length) if length.isdigit() and len(length) < 8 else 0
-        key, equals, value = text[len(length) + 1 : size].partition(b"=")
-        if size > len(text) or not equals or not value.endswith(b"\n"):
-            raise ValueError(f"an extended header that is damaged: {text[:80]!r}")
+        key, equals, value = text[at + len(length) + 1 : at + size].partition(b"=")
+        if size > len(text) - at or not equals or not value.endswith(b"\n"):
+            raise ValueError(f"an extended header that is damaged: {text[at : at + 80]!r}")
         word = _text(key)
         if word.startswith(_CHANGING) or (word in ("path", "size", "hdrcharset") and common) or word == "size":
             raise ValueError(f"an extended header with {word[:40]!r}, which models do not need")
@@ -251,7 +255,7 @@ def _extended_name(text: bytes, *, common: bool) -> str | None:
             raise ValueError(f"names in the encoding {value[:40]!r}, expected UTF-8")
         if word == "path":
             if found is not None or b"\0" in value:
-                raise ValueError(f"an extended header with two names: {text[:80]!r}")
+                raise ValueError(f"an extended header with two names: {text[at : at + 80]!r}")
             found = _text(value[:-1])
-        text = text[size:]
+        at += size
     return found

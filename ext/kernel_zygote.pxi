@@ -79,15 +79,17 @@ cdef extern from *:
                 kill(atoi(entry->d_name), SIGKILL);
         if (directory) closedir(directory);
     }
+    /* Not the C library's: that leaves out the two signals it uses itself, and they would end a keeper. */
+    static void gg_block_signals_but(int number) {
+        unsigned long long mask = number ? ~(1ULL << (number - 1)) : ~0ULL;
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+    }
     static void gg_end_like(int status) {
         struct rlimit none = {0, 0};
-        sigset_t one;
         if (WIFSIGNALED(status)) {
             setrlimit(RLIMIT_CORE, &none);
-            sigemptyset(&one);
-            sigaddset(&one, WTERMSIG(status));
             kill(getpid(), WTERMSIG(status));
-            sigprocmask(SIG_UNBLOCK, &one, NULL);
+            gg_block_signals_but(WTERMSIG(status));
         }
         _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 126);
     }
@@ -95,21 +97,17 @@ cdef extern from *:
         struct timespec pause = {0, 2000000};
         sigset_t all;
         int pid, number, status, last = 0, alive = 1, ending = 0, me = getpid();
-        sigfillset(&all);
+        memset(&all, 0xFF, sizeof all);  /* those two as well */
         for (;;) {
             while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
                 if (pid == worker) { last = status; alive = 0; ending = 1; }
             if (pid < 0 && errno == ECHILD) gg_end_like(last);
+            if (ending && alive) kill(worker, SIGKILL);
             if (ending) gg_kill_children(me);
             number = ending ? sigtimedwait(&all, NULL, &pause) : sigwaitinfo(&all, NULL);
             if (number == GG_KEEPER_END) ending = 1;
             else if (number > 0 && number != SIGCHLD && alive) kill(worker, number);
         }
-    }
-    static void gg_block_signals(void) {
-        sigset_t all;
-        sigfillset(&all);
-        sigprocmask(SIG_SETMASK, &all, NULL);
     }
     static void gg_default_signals(void) {
         int number;
@@ -123,7 +121,7 @@ cdef extern from *:
     long gg_receive(int sock, void *data, size_t size, int *fds, int wanted, int *truncated) nogil
     bint gg_is_child(int pid) nogil
     void gg_keep(int worker) nogil
-    void gg_block_signals() nogil
+    void gg_block_signals_but(int number) nogil
     void gg_default_signals() nogil
     int GG_KEEPER_END, PR_SET_CHILD_SUBREAPER
     int getpid() nogil
@@ -212,7 +210,7 @@ cdef int fork_kept(int error_fd):
         failure = errno
         PyOS_AfterFork_Parent()
         return child if child > 0 else -failure
-    gg_block_signals()
+    gg_block_signals_but(0)
     # Nothing can be left behind: a zygote that dies from here on is a signal that waits.
     if prctl_(PR_SET_PDEATHSIG, GG_KEEPER_END, 0, 0, 0) or getppid() != zygote:
         _exit(126)
@@ -228,7 +226,8 @@ cdef int fork_kept(int error_fd):
     if gg_close_range_(0, 0xFFFFFFFF):
         for failure in range(65536):
             close(failure)
-    gg_capabilities(1 << CAPABILITY_KILL)
+    if gg_capabilities(1 << CAPABILITY_KILL):  # an outer container without it: of the rest it needs nothing either
+        gg_no_capabilities()
     gg_keep(worker)
     _exit(126)
 

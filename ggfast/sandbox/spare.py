@@ -54,7 +54,7 @@ class Spare:
             self.due_at = now + limits.SPARE_RETRY_S
             return
         try:
-            self._group = self._tree.create(f"spare-{self._made}")
+            self._group = self._tree.create(f".spare-{self._made}")
             self._zygote.spare(serial, plans.ahead(self._group.join_first, self.house).data, theirs.fileno())
             self._socket, self._serial = ours, serial
         except (SandboxFailed, OSError):

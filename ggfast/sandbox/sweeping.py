@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from ggfast import limits
@@ -19,11 +20,12 @@ def sweep(mounts: Iterable[str], name: str) -> int:
 
 
 def _find_named(mount: str, name: str) -> Iterator[str]:
-    """Directories called `name` anywhere in a hierarchy."""
-    waiting, seen = [mount], 0
+    """Directories called `name` anywhere in a hierarchy; the upper ones first, because somebody to whom a group further
+    down is delegated could make more groups than are looked at."""
+    waiting, seen = deque([mount]), 0
     while waiting and seen < limits.SANDBOX_CGROUPS_SCANNED_MAX:
         try:
-            entries = [e.path for e in os.scandir(waiting.pop()) if e.is_dir(follow_symlinks=False)]
+            entries = [e.path for e in os.scandir(waiting.popleft()) if e.is_dir(follow_symlinks=False)]
         except OSError:
             continue
         seen += 1

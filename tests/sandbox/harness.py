@@ -346,7 +346,7 @@ class Sandbox:
 
     def wait_spare(self) -> None:
         """Until the process for the next request has been forked: then descriptors and groups stand still."""
-        self.wait_for(lambda: any("/spare-" in path for path in self.cgroups()))
+        self.wait_for(lambda: any("/.spare-" in path for path in self.cgroups()))
         self.wait_for(lambda: self.request(verb="list")["ok"])
 
     def cgroups(self) -> list[str]:

@@ -23,7 +23,7 @@ IDLE = "def serve():\n    import time\n    time.sleep(600)\n"
 def spare_pid(box: Sandbox) -> int:
     """The process in the spare's memory group."""
     for path in box.cgroups():
-        if "/spare-" in path and Path(path, "memory.stat").exists():
+        if "/.spare-" in path and Path(path, "memory.stat").exists():
             for pid in Path(path, "cgroup.procs").read_text().split():
                 if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ggfast-spare"):
                     return int(pid)

@@ -124,6 +124,49 @@ def test_signals_reach_the_function_and_not_its_keeper(box: Sandbox) -> None:
     assert box.wait_exit(worker)["signal"] == int(signal.SIGUSR1)
 
 
+@CGROUPS
+@pytest.mark.parametrize("number", range(32, 65))
+def test_no_signal_ends_the_keeper_alone(box: Sandbox, number: int) -> None:
+    """Nor the two that the C library keeps for itself and does not block."""
+    worker, left = with_daemons(box)
+    assert box.request(verb="kill", instance=worker.instance, signal=number)["ok"]
+    assert box.wait_exit(worker)["signal"] == (9 if number == kernel.KEEPER_END else number)
+    assert not any(map(alive, left))
+
+
+# Each process of a chain ends when it has forked the next.
+CHAINS = """
+import os
+
+def forked():
+    while True:
+        try:
+            return os.fork() == 0
+        except BlockingIOError:
+            pass                          # as many as there may be
+
+def serve():
+    for _ in range(40):
+        if forked():
+            os.closerange(1, 4)
+            while forked():
+                pass
+            os._exit(0)
+    os.write(3, b"x")
+    os.read(3, 1)
+"""
+
+
+@CGROUPS
+def test_processes_that_are_never_there_when_they_are_looked_for(box: Sandbox) -> None:
+    title = f"chains-{box.pid}"
+    worker = free(box, CHAINS, pids_max=100, instance=title)
+    assert worker.ipc.recv(1) == b"x"
+    assert len(_processes_called(title)) > 2
+    assert box.end(worker)["signal"] == 9
+    assert _processes_called(title) == []
+
+
 @pytest.mark.parametrize("without", [(), ("control groups",), ("namespaces",)], ids=str)
 @pytest.mark.parametrize("victim", ["supervisor", "zygote"])
 def test_nothing_of_it_survives_those_above(without: tuple[str, ...], victim: str) -> None:
@@ -328,6 +371,17 @@ def test_files_of_the_host_are_the_real_ones(box: Sandbox) -> None:
     box.run(source, contained=False)
     assert (box.data / "made").read_text() == "x"
     assert (box.data / "made").stat().st_uid == box.users.function_uid
+
+
+def _processes_called(instance: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and instance.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def _daemon_of(box: Sandbox) -> int:

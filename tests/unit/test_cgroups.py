@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ggfast import limits
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox import cgroups
 from ggfast.sandbox.cgroups import Group, Layout, Tree, detect
@@ -249,6 +250,18 @@ def test_a_missing_limit_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup/memory/a/b/ggfast-core/i1").rmdir()
     with pytest.raises(SandboxFailed, match=r"memory\.limit_in_bytes"):
         group.limit(1024, 1, ALWAYS)
+
+
+def test_the_sweep_is_not_kept_busy_by_groups_further_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those a session owns are its user's to make."""
+    ours = tmp_path / "z.slice" / "core.service" / "ggfast-x"
+    ours.mkdir(parents=True)
+    for top in ("a.slice", "zz.slice"):
+        for number in range(30):
+            (tmp_path / top / "user" / "session" / str(number)).mkdir(parents=True)
+    monkeypatch.setattr(limits, "SANDBOX_CGROUPS_SCANNED_MAX", 12)
+    assert sweep([str(tmp_path)], "ggfast-x") == 0
+    assert not ours.exists()
 
 
 def test_remove_and_sweep(tmp_path: Path) -> None:

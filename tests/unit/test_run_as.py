@@ -20,14 +20,14 @@ from ggfast.group import validate
 from ggfast.sandbox import accounts
 from ggfast.sandbox.policy import Policy
 
-DAEMON, FUNCTIONS, ADMIN, LISTENER, PERSON = 901, 902, 1000, 103, 1001
+DAEMON, FUNCTIONS, ADMIN, LISTENER, PERSON, BUS = 901, 902, 1000, 103, 1001, 104
 PEOPLE = {"ggfast": (DAEMON, 901), "ggc_user": (FUNCTIONS, 902), "pi": (ADMIN, 1000), "syslog": (LISTENER, 4),
-          "ann": (PERSON, 1001), "root": (0, 0)}  # fmt: skip
+          "ann": (PERSON, 1001), "messagebus": (BUS, 110), "root": (0, 0)}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pi may become root by /etc/group, syslog has a denied group of its own, ann is an ordinary person."""
+    """pi may become root by /etc/group, syslog has a denied group, messagebus owns the bus, ann no more."""
     people = [SimpleNamespace(pw_name=n, pw_uid=u, pw_gid=g) for n, (u, g) in PEOPLE.items()]
     groups = [SimpleNamespace(gr_name=n, gr_gid=g, gr_mem=m) for n, g, m in (("sudo", 27, ["pi"]), ("adm", 4, []))]
     groups.append(SimpleNamespace(gr_name="users", gr_gid=100, gr_mem=["ann", "pi"]))
@@ -76,14 +76,14 @@ def problem(made: Config, key: str, value: int) -> str:
 
 
 def test_accounts_as_good_as_root() -> None:
-    assert accounts.powerful_accounts() == [LISTENER, ADMIN]
+    assert accounts.powerful_accounts() == [LISTENER, BUS, ADMIN]
 
 
 @pytest.mark.parametrize(
     ("listed", "uid", "allowed"),
     [
         (None, FUNCTIONS, True), (None, PERSON, True), (None, 4242, True),
-        (None, ADMIN, False), (None, LISTENER, False), (None, DAEMON, False),
+        (None, ADMIN, False), (None, LISTENER, False), (None, BUS, False), (None, DAEMON, False),
         ([], FUNCTIONS, True), ([], PERSON, False), ([], 4242, False), ([], ADMIN, False),
         ([ADMIN], ADMIN, True), ([ADMIN], FUNCTIONS, True), ([ADMIN], PERSON, False),
         ([DAEMON], DAEMON, False),

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ggfast.cli import functions, invoke, logs, trial, trial_group
+from ggfast.cli import core, functions, invoke, logs, trial, trial_group
+from ggfast.cli.terminal import for_output, printable
 from ggfast.clock import SystemClock
 from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.counters import Counters
@@ -266,4 +267,21 @@ def test_packages_that_cannot_be_tried(tmp_path: Path) -> None:
 
 
 def test_nothing_a_function_says_reaches_the_terminal_raw() -> None:
-    assert trial.printable("gr\u00fc\u00dfe \x1b[2J\x07\n\u202e") == "gr\u00fc\u00dfe \\x1b[2J\\x07\\n\\u202e"
+    assert printable("gr\u00fc\u00dfe \x1b[2J\x07\n\u202e") == "gr\u00fc\u00dfe \\x1b[2J\\x07\\n\\u202e"
+
+
+def test_nothing_a_function_says_reaches_a_terminal_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert functions.shortened("\x1b]0;owned\x07 \x9b2J\nline") == "\\x1b]0;owned\\x07 \\x9b2J line"
+    hostile = "a\tb\x1b[31m\u202e\n"
+    assert for_output(hostile) == hostile  # a file gets what was said
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert for_output(hostile) == "a\tb\\x1b[31m\\u202e\n"
+
+
+def test_errors_are_harmless_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        raise Rejected("first \x1b[2J\n  second")
+
+    monkeypatch.setattr(functions, "run", fail)
+    assert core.main(["functions"]) == 1
+    assert capsys.readouterr().err == "ggfast-core: first \\x1b[2J\n  second\n"

@@ -237,6 +237,27 @@ def test_nothing_outside_of_a_group_is_copied(tmp_path: Path) -> None:
     assert [path for path in tmp_path.glob("made*/**/*") if path.is_file()] == []
 
 
+def test_a_directory_that_becomes_a_link_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, private = tmp_path / "function", tmp_path / "private"
+    (folder / "sub").mkdir(parents=True)
+    private.mkdir()
+    for path, text in ((private / "key", "of root"), (folder / "sub" / "key", ""), (folder / "main.py", "")):
+        path.write_text(text)
+    scandir = os.scandir
+
+    def exchange(path: Any) -> Any:
+        found = scandir(path)
+        if str(path) == str(folder / "sub"):
+            os.rename(folder / "sub", tmp_path / "moved")
+            os.symlink(private, folder / "sub")
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(OperatingError, match="symbolic link"):
+        patched.setattr("os.scandir", exchange)
+        made(tmp_path, folder)
+    assert not [path for path in tmp_path.glob("made*/**/key") if path.read_text()]
+
+
 def test_the_copy_of_a_package_is_not_for_others(tmp_path: Path) -> None:
     folder = tmp_path / "function"
     folder.mkdir()

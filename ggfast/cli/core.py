@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from ggfast import __version__
+from ggfast.cli.terminal import printable
 from ggfast.errors import GgfastError
 
 COMMANDS = {
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(parsed))
     except GgfastError as error:
-        print(f"ggfast-core: {error}", file=sys.stderr)
+        print(f"ggfast-core: {printable(str(error), keep=chr(10))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -14,6 +14,7 @@ from typing import Any
 
 from ggfast import limits
 from ggfast.cli import checks, control_client, install, process
+from ggfast.cli.terminal import printable
 from ggfast.cli.unprivileged import run_as
 from ggfast.config import Config, load_config
 from ggfast.core.deploy.folder import stage_folder
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _staged(ids: tuple[int, int], config: Config, folder: Path, *, recover: bool) -> str:
     staged = run_as(*ids, lambda: _stage(config, folder, recover=recover))
     for note in staged["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(str(note))}", file=sys.stderr)
     return str(staged["staging"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ggfast.cli import control_client
+from ggfast.cli.terminal import printable
 from ggfast.config import load_config
 from ggfast.layout import DEFAULT_ROOT
 
@@ -46,7 +47,7 @@ def render(rows: list[dict[str, Any]]) -> list[str]:
 
 def shortened(text: str) -> str:
     """One line of a text, cut to what a screen shows."""
-    flat = " ".join(text.split())
+    flat = printable(" ".join(text.split()))
     return flat if len(flat) <= _ERROR_CHARACTERS else flat[: _ERROR_CHARACTERS - 1] + "…"
 
 

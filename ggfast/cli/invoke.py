@@ -1,7 +1,8 @@
 """`ggfast-core invoke FUNCTION`: run one deployed function from the command line.
 
-Standard output is exactly what the function returned, so that it can be piped on; everything else goes to standard
-error. Exit status 0: it returned; 1: it failed, or could not be asked.
+Standard output is exactly what the function returned, so that it can be piped on (on a terminal with control
+characters escaped); everything else goes to standard error. Exit status 0: it returned; 1: it failed, or could not be
+asked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from ggfast import limits
 from ggfast.cli import control_client
+from ggfast.cli.terminal import for_output
 from ggfast.config import load_config
 from ggfast.errors import ConfigError, OperatingError, Problem, Rejected
 from ggfast.layout import DEFAULT_ROOT
@@ -56,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise Rejected(answer["payload"].decode("utf-8", "replace"))
     if arguments.json:
         print(json.dumps({**answer, "payload": answer["payload"].decode("utf-8", "backslashreplace")}))
+    elif sys.stdout.isatty():
+        print(for_output(answer["payload"].decode("utf-8", "backslashreplace")), end="\n" if answer["payload"] else "")
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(answer["payload"])
-        if answer["payload"] and sys.stdout.isatty():
-            sys.stdout.buffer.write(b"\n")
         sys.stdout.flush()
     if answer["function_error"]:
         print(f"ggfast-core: {arguments.function} failed: {answer['function_error']}", file=sys.stderr)

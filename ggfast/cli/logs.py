@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ggfast import limits
+from ggfast.cli.terminal import for_output
 from ggfast.config import load_config
 from ggfast.errors import OperatingError
 from ggfast.layout import DEFAULT_ROOT, Layout
@@ -44,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     layout = load_config(arguments.root).layout
     path = find_log(layout, arguments.function, may_come=arguments.follow)
     lines, place = last_lines(path, max(arguments.lines, 0))
-    sys.stdout.writelines(lines)
+    sys.stdout.write(for_output("".join(lines)))
     sys.stdout.flush()
     if arguments.follow:
         for text in follow(path, place):
-            sys.stdout.write(text)
+            sys.stdout.write(for_output(text))
             sys.stdout.flush()
     return 0
 

@@ -24,6 +24,7 @@ from typing import Any
 from ggfast import limits
 from ggfast.cli import checks, control_client, logs
 from ggfast.cli.invoke import invoke, read_payload
+from ggfast.cli.terminal import printable
 from ggfast.cli.trial_group import CORE_ARN, TrialGroup, make_trial
 from ggfast.errors import OperatingError
 from ggfast.layout import Layout
@@ -75,12 +76,7 @@ def render(found: dict[str, Any]) -> list[str]:
     lines.append(f"{'published':10} {len(found['published'])} messages")
     lines += [f"    {printable(message['topic'])}  {printable(message['payload'])}" for message in found["published"]]
     lines.append(f"{'log':10} {len(found['log'])} lines")
-    return lines + [f"    {line}" for line in found["log"]]
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that would do something to a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return lines + [f"    {printable(line, keep=chr(9))}" for line in found["log"]]
 
 
 def _payload_option(arguments: argparse.Namespace) -> str:

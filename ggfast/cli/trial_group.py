@@ -7,9 +7,11 @@ table's way to the cloud for all it publishes, no devices. Writes into the direc
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast.arns import CLOUD
 from ggfast.cli.invoke import WRONG
+from ggfast.core.functions.packages import open_in_place
 from ggfast.errors import ConfigError, OperatingError, Problem
 from ggfast.fields import shown
 
@@ -46,7 +49,7 @@ class TrialGroup:
 
 def make_trial(directory: Path, arguments: argparse.Namespace) -> TrialGroup:
     """Write the group for the function that the command line names. Raises ConfigError, OperatingError."""
-    source = arguments.folder.absolute()
+    source = Path(os.path.realpath(arguments.folder))
     if not source.exists():
         raise OperatingError(f"{source} does not exist.", hint="Name a function's folder or archive, or a group's.")
     document = _group_document(source)
@@ -66,14 +69,25 @@ def _copy(code: Path, target: Path) -> None:
     """The package as it is, links too: the deployment judges it."""
     try:
         if code.is_file():
-            shutil.copyfile(code, target)
+            _copy_file(code, target)
         else:
-            shutil.copytree(code, target, symlinks=True)
+            shutil.copytree(code, target, symlinks=True, copy_function=_copy_file)
+    except ValueError as error:
+        raise OperatingError(f"{code} cannot be copied: {error}.") from None
     except shutil.Error as error:
         source, _, reason = error.args[0][0]
         raise OperatingError(f"{source} cannot be copied: {reason}.", hint="A package holds plain files.") from None
     except OSError as error:
         raise OperatingError(f"{code} cannot be copied: {error.strerror}.") from None
+
+
+def _copy_file(source: str | Path, target: str | Path) -> None:
+    with os.fdopen(open_in_place(Path(source)), "rb") as file, open(target, "wb") as copy:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", source)
+        shutil.copyfileobj(file, copy)
+        os.fchmod(copy.fileno(), stat.S_IMODE(mode))
 
 
 def _group_document(source: Path) -> dict[str, Any] | None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ggfast.cli import functions, invoke, logs, trial, trial_group
+from ggfast.cli import core, functions, invoke, logs, trial, trial_group
+from ggfast.cli.terminal import for_output, printable
 from ggfast.clock import SystemClock
 from ggfast.core.function_verbs import FunctionVerbs
 from ggfast.counters import Counters
@@ -236,6 +237,27 @@ def test_nothing_outside_of_a_group_is_copied(tmp_path: Path) -> None:
     assert [path for path in tmp_path.glob("made*/**/*") if path.is_file()] == []
 
 
+def test_a_directory_that_becomes_a_link_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, private = tmp_path / "function", tmp_path / "private"
+    (folder / "sub").mkdir(parents=True)
+    private.mkdir()
+    for path, text in ((private / "key", "of root"), (folder / "sub" / "key", ""), (folder / "main.py", "")):
+        path.write_text(text)
+    scandir = os.scandir
+
+    def exchange(path: Any) -> Any:
+        found = scandir(path)
+        if str(path) == str(folder / "sub"):
+            os.rename(folder / "sub", tmp_path / "moved")
+            os.symlink(private, folder / "sub")
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(OperatingError, match="symbolic link"):
+        patched.setattr("os.scandir", exchange)
+        made(tmp_path, folder)
+    assert not [path for path in tmp_path.glob("made*/**/key") if path.read_text()]
+
+
 def test_the_copy_of_a_package_is_not_for_others(tmp_path: Path) -> None:
     folder = tmp_path / "function"
     folder.mkdir()
@@ -266,4 +288,21 @@ def test_packages_that_cannot_be_tried(tmp_path: Path) -> None:
 
 
 def test_nothing_a_function_says_reaches_the_terminal_raw() -> None:
-    assert trial.printable("gr\u00fc\u00dfe \x1b[2J\x07\n\u202e") == "gr\u00fc\u00dfe \\x1b[2J\\x07\\n\\u202e"
+    assert printable("gr\u00fc\u00dfe \x1b[2J\x07\n\u202e") == "gr\u00fc\u00dfe \\x1b[2J\\x07\\n\\u202e"
+
+
+def test_nothing_a_function_says_reaches_a_terminal_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert functions.shortened("\x1b]0;owned\x07 \x9b2J\nline") == "\\x1b]0;owned\\x07 \\x9b2J line"
+    hostile = "a\tb\x1b[31m\u202e\n"
+    assert for_output(hostile) == hostile  # a file gets what was said
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert for_output(hostile) == "a\tb\\x1b[31m\\u202e\n"
+
+
+def test_errors_are_harmless_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        raise Rejected("first \x1b[2J\n  second")
+
+    monkeypatch.setattr(functions, "run", fail)
+    assert core.main(["functions"]) == 1
+    assert capsys.readouterr().err == "ggfast-core: first \\x1b[2J\n  second\n"

@@ -65,7 +65,7 @@ class Applier:
         self.current = group
         return self.problems.get(group.name, {})
 
-    start = apply
+    start = restore = apply
 
 
 class Functions:

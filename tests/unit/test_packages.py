@@ -12,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -424,6 +425,33 @@ def test_links_elsewhere(target: str, folder: Path, tmp_path: Path) -> None:
     assert_refused(folder, tmp_path, "a symbolic link")
 
 
+@pytest.mark.parametrize("step", ["_folder_file", "_judge", "_write"])
+def test_directories_that_become_links_meanwhile(
+    step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("of root")
+    (folder / "sub" / "key").write_text("no secret")
+    original = getattr(packages, step)
+
+    def exchange(*arguments: Any) -> Any:
+        if not (folder / "sub").is_symlink():
+            os.rename(folder / "sub", tmp_path / "moved")
+            os.symlink(tmp_path / "private", folder / "sub")
+        return original(*arguments)
+
+    monkeypatch.setattr(packages, step, exchange)
+    with pytest.raises(ConfigError, match="symbolic link"):
+        unpack(folder, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_package_below_a_link(folder: Path, archive: Archive, tmp_path: Path) -> None:
+    os.symlink(tmp_path, tmp_path / "link")
+    assert_refused(tmp_path / "link" / folder.name, tmp_path, "symbolic link")
+    assert_refused(tmp_path / "link" / archive(("a.py", MAIN, 0)).name, tmp_path, "symbolic link")
+
+
 def test_special_files(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe")
     assert_refused(folder, tmp_path, "neither")
@@ -457,8 +485,9 @@ def test_deep_folders(folder: Path, tmp_path: Path) -> None:
 def test_a_package_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed):
         unpack(tmp_path / "missing.zip", tmp_path / "target")
+    assert_refused(Path("/dev/null"), tmp_path, "regular file")
     os.symlink("/dev/null", tmp_path / "null.zip")
-    assert_refused(tmp_path / "null.zip", tmp_path, "regular file")
+    assert_refused(tmp_path / "null.zip", tmp_path, "a symbolic link")
 
 
 # --- the disk ---

@@ -290,6 +290,29 @@ def test_stale_copies_in_a_package_are_shadowed() -> None:
     run(body())
 
 
+PUBLISHER = """
+import greengrasssdk
+def handler(event, context):
+    greengrasssdk.client("iot-data").publish(topic="real", payload="x", queueFullPolicy="AllOrException")
+"""
+
+
+@pytest.mark.parametrize("version", ["1.5.0", "1.6.1"])
+def test_no_variable_of_a_function_puts_the_sdk_into_its_mock_mode(version: str) -> None:
+    """Without MY_FUNCTION_ARN the SDK answers everything itself and nothing arrives (sdk-contract 3)."""
+
+    async def body() -> None:
+        async with a_world(sdk_version=version) as world:
+            plan = world.plan(
+                "real", PUBLISHER, variables={"MY_FUNCTION_ARN": "", "AWS_CONTAINER_AUTHORIZATION_TOKEN": ""}
+            )
+            await world.manager.apply([plan])
+            assert (await world.manager.invoke(plan.arn, b"{}")).status is InvokeStatus.OK
+            assert world.router.payloads(b"real") == [b"x"]
+
+    run(body())
+
+
 FACADE = """
 from greengrass_ipc_python_sdk.ipc_facade import (
     GreengrassRuntimeException, GreengrassServiceClient, GreengrassServiceMessage)

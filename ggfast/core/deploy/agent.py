@@ -90,7 +90,7 @@ class DeploymentAgent:
                 return False
         except GgfastError as error:
             self._log.error("The previous group could not be put back on disk.", errorString=str(error))
-        for arn, problem in (await self._applier.apply(previous)).items():
+        for arn, problem in (await self._applier.restore(previous)).items():
             self._log.error("Function could not be started.", functionArn=arn, errorString=problem)
         return True
 

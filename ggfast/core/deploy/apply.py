@@ -7,21 +7,28 @@ message meets the old table or the new one, never none (design P4).
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from ggfast import limits
 from ggfast._ext.routes import Router
 from ggfast.config import Config
 from ggfast.core.device_listener import DeviceListener
 from ggfast.core.functions.environment import CoreFacts, Identity, WorkerPlan, worker_plan
 from ggfast.core.functions.manager import FunctionManager
+from ggfast.core.functions.models import attached_models
 from ggfast.core.functions.models import prepare as prepare_models
 from ggfast.core.functions.resources import attach, mount_policy, who_of
 from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
-from ggfast.errors import DeploymentFailed
+from ggfast.errors import DeploymentFailed, StorageFailed
 from ggfast.group.document import Function, Group, Isolation
 from ggfast.group.functions import isolation_of, runtime_of, spooler_settings
 from ggfast.group.loggers import log_rules
@@ -33,6 +40,11 @@ from ggfast.sandbox.policy import Policy
 
 RunFunctions = Callable[[Sequence[WorkerPlan]], Awaitable[dict[str, str]]]
 """FunctionManager.apply or adopt_all: what could not be started, by ARN."""
+
+Faults = dict[str, DeploymentFailed | StorageFailed]
+"""Why functions cannot run on this machine, by ARN."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +77,49 @@ class GroupApplier:
         return self._current
 
     async def start(self, group: Group) -> dict[str, str]:
-        """Like `apply` for the first group after the daemon's start: functions still running are taken over."""
-        return await self._apply(group, self._parts.functions.adopt_all)
+        """Like `restore` for the first group after the daemon's start: functions still running are taken over."""
+        return await self._serve(group, *await self._prepare(group), self._parts.functions.adopt_all)
 
     async def apply(self, group: Group) -> dict[str, str]:
         """Make the parts serve `group`; returns what could not be started, by function ARN.
 
-        Raises DeploymentFailed before anything is touched if the group cannot run on this machine.
+        Raises DeploymentFailed or StorageFailed before anything is touched if the group cannot run on this machine.
         """
-        return await self._apply(group, self._parts.functions.apply)
+        plans, faults = await self._prepare(group)
+        for fault in faults.values():
+            raise fault
+        return await self._serve(group, plans, {}, self._parts.functions.apply)
 
-    async def _apply(self, group: Group, run: RunFunctions) -> dict[str, str]:
-        prepare_models(self._config.layout, group, self._current)
-        plans = [self._plan(group, function) for function in group.user_functions]
+    async def restore(self, group: Group) -> dict[str, str]:
+        """Like `apply` for a group that was accepted before: a function that cannot run here any more, because of a
+        device that was taken out, is left out and returned; everything else is served."""
+        return await self._serve(group, *await self._prepare(group), self._parts.functions.apply)
+
+    async def _prepare(self, group: Group) -> tuple[list[WorkerPlan], Faults]:
+        """The plans of all functions that can run here, and why the others cannot."""
+        faults: Faults = {}
+        plans = []
+        try:
+            await aside(partial(prepare_models, self._config.layout, group, self._current))
+        except (DeploymentFailed, StorageFailed) as error:
+            faults = {function.arn: error for function in group.user_functions if has_models(group, function)}
+        for function in group.user_functions:
+            try:
+                plans += [await aside(partial(self._plan, group, function))] if function.arn not in faults else []
+            except DeploymentFailed as error:
+                faults[function.arn] = error
+        return plans, faults
+
+    async def _serve(
+        self, group: Group, plans: Sequence[WorkerPlan], faults: Faults, run: RunFunctions
+    ) -> dict[str, str]:
         parts = self._parts
         before, self._current = self._current, group
         parts.logs.configure(*log_rules(group))
         parts.spool.resize(spooler_settings(group).size_bytes)
         parts.identity.set_devices(group.devices)
         parts.table.set_table(rules(group))
-        problems = await run(plans)
+        problems = {arn: str(fault) for arn, fault in faults.items()} | await run(plans)
         layout = self._config.layout
         await parts.listener.set_devices([layout.certificate(device.certificate_id) for device in group.devices])
         staying = {(device.thing_arn, device.certificate_id) for device in group.devices}
@@ -140,6 +175,46 @@ def _java_archive(function: Function, code: Path, interpreter: str) -> str:
     from ggfast.core.functions.java_archive import archive_in
 
     return archive_in(code, Path(interpreter))
+
+
+async def aside(work: Callable[[], Result], timeout_s: float = limits.DEPLOYMENT_LOOK_S) -> Result:
+    """The result of `work`, which looks at paths that a group names: they may lie on a network mount that hangs.
+
+    Raises what it raises, DeploymentFailed if it has not ended after `timeout_s`. Does not block: the work has a thread
+    of its own, which nobody waits for at the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # None only where Result is
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="look", daemon=True).start()
+    try:
+        return await asyncio.wait_for(done, timeout_s)
+    except TimeoutError:
+        text = f"what a function needs could not be looked at within {timeout_s:g} s, expected files that answer: "
+        text += "a network mount may be dead"
+        raise DeploymentFailed("resources", text, rolled_back=True) from None
+
+
+def has_models(group: Group, function: Function) -> bool:
+    """Whether a function is attached to a model."""
+    return next(attached_models(group, function), None) is not None
 
 
 def failure_of(problems: dict[str, str]) -> DeploymentFailed:

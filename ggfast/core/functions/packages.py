@@ -8,6 +8,7 @@ Blocking; meant for a thread or a command.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import py_compile
@@ -17,6 +18,7 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,7 +75,7 @@ def unpack(
     owner: tuple[int, int] | None = None,
     form: Form | None = None,
 ) -> Package:
-    """Write the package at `source` (folder, zip or what `form` takes) into the new directory `target`.
+    """Write the package at the real path `source` (folder, zip or what `form` takes) into the new directory `target`.
 
     `python` also compiles its modules, so that workers need not. `owner` (uid, gid) is given to everything written.
     Raises ConfigError naming each entry at fault, LimitReached if the disk has no room, StorageFailed if it fails.
@@ -105,7 +107,7 @@ class _Source:
         self._source = source
         self._target = target
         self._form = form
-        self._file = None if source.is_dir() else source.open("rb")
+        self._file = None if source.is_dir() else os.fdopen(open_in_place(source), "rb")
 
     def __enter__(self) -> list[_Item]:
         try:
@@ -168,12 +170,12 @@ class _Fault(ValueError):
 
 def _folder_items(root: Path) -> list[_Item]:
     """Everything below `root` but compiled modules. A link to a file of the same folder counts as that file."""
-    inside = os.path.realpath(root) + "/"
+    inside = f"{root}/"
     items: list[_Item] = []
     pending = [""]
     while pending:
         prefix = pending.pop()
-        with os.scandir(root / prefix) as found:
+        with _members(root / prefix) as found:
             for member in found:
                 name = prefix + member.name
                 if member.is_dir(follow_symlinks=False):
@@ -181,12 +183,39 @@ def _folder_items(root: Path) -> list[_Item]:
                         items.append(_Item(name, True, False, 0, lambda: iter(())))
                         pending.append(name + "/")
                 else:
-                    items.append(_folder_file(Path(member.path), name, inside))
+                    items.append(_folder_file(root / name, name, inside))
                 if len(items) > limits.PACKAGE_ENTRIES_MAX:
                     raise ValueError(f"more than {limits.PACKAGE_ENTRIES_MAX} entries")
         if prefix.count("/") > limits.PACKAGE_DEPTH_MAX:
             raise _Fault(prefix, f"more than {limits.PACKAGE_DEPTH_MAX} directories deep")
     return items
+
+
+@contextmanager
+def _members(directory: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    descriptor = open_in_place(directory)
+    try:
+        with os.scandir(descriptor) as found:
+            yield found
+    finally:
+        os.close(descriptor)
+
+
+def open_in_place(path: Path) -> int:
+    """A descriptor for reading what lies at this real path. Raises ValueError if the path holds a link, OSError.
+
+    Whoever owns the folder can exchange a directory of it for a link at any moment, and we may read what they may not.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _Fault(path.name, "a symbolic link") from None
+    if os.readlink(f"/proc/self/fd/{descriptor}") != os.fspath(path):
+        os.close(descriptor)
+        raise _Fault(path.name, "not where it was: a directory above it was moved, or is a symbolic link")
+    return descriptor
 
 
 def _folder_file(path: Path, name: str, inside: str) -> _Item:
@@ -204,7 +233,7 @@ def _folder_file(path: Path, name: str, inside: str) -> _Item:
 
 
 def _file_content(path: Path, size: int) -> Iterator[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_in_place(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _Fault(path.name, "no longer a regular file")

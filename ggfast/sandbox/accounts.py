@@ -14,7 +14,7 @@ ACCOUNTS_DENIED: Final = ("polkitd", "messagebus", "dbus")
 
 
 def powerful_accounts() -> list[int]:
-    """Uids, other than 0, of ACCOUNTS_DENIED and of accounts in a group of GROUPS_DENIED, as their own or by /etc/group:
+    """Uids, other than 0, of ACCOUNTS_DENIED and of accounts in a group of GROUPS_DENIED, their own or by /etc/group:
     what runs as one of them may become root, or read what root keeps from functions. Looks now; blocking, about a
     millisecond."""
     powerful = [entry for entry in grp.getgrall() if entry.gr_name in GROUPS_DENIED]

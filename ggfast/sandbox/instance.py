@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,9 +12,7 @@ from typing import Any, Final
 from ggfast._ext import kernel
 from ggfast.errors import SandboxFailed
 from ggfast.sandbox.cgroups import Group, Statistics
-from ggfast.sandbox.devices import DeviceRule
-from ggfast.sandbox.paths import Found
-from ggfast.sandbox.policy import Device, WorkerSpec
+from ggfast.sandbox.policy import WorkerSpec
 
 Steps = tuple[str, ...]
 RECORD: Final = struct.Struct("=II")  # what a plan writes to its error pipe: operation index or DONE, errno
@@ -125,8 +122,3 @@ def worker_of(
     made = Worker(instance, spec, serial, pid, group, steps, ipc, stdout, stderr, errors, event_fd, request)
     made.by_spare = pid != 0
     return made
-
-
-def rule_of(device: Device, found: Found) -> DeviceRule:
-    """What a granted device means for the group."""
-    return DeviceRule(found.kind == stat.S_IFBLK, os.major(found.node), os.minor(found.node), device.access)

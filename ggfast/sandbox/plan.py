@@ -126,7 +126,9 @@ def build(spec: WorkerSpec, around: Surroundings, host: Host) -> Plan:
         plan.extend(beginning(around.join_first))
         plan.extend(_built(house_of(spec, around.hidden, host)))
     for device, found in zip(spec.devices, around.devices, strict=True):
-        plan.bind(f"device {device.path}", device.path, device.path, MS_NOSUID | MS_NOEXEC, found)
+        # A directory of the host: nobody makes or removes nodes there. What may be done to them the rules say.
+        flags = MS_NOSUID | MS_NOEXEC | (MS_RDONLY if found.kind == stat.S_IFDIR else 0)
+        plan.bind(f"device {device.path}", device.path, device.path, flags, found)
     plan.remount("seal /dev", ROOT + "/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
     _contents(plan, spec, around)
     if not host.overlay:

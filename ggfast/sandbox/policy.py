@@ -66,7 +66,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device node, at its own path; `access` is "r" or "rw"."""
+    """A device node, or a directory of them, at its own path; `access` is "r" or "rw"."""
 
     path: str
     access: str

@@ -23,17 +23,18 @@ from typing import Any, Final
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, LimitReached, SandboxFailed
+from ggfast.sandbox import grants
 from ggfast.sandbox import plan as plans
 from ggfast.sandbox.cgroups import Group, Tree, drain_event
 from ggfast.sandbox.devices import ALWAYS, DeviceRule
 from ggfast.sandbox.host import Host, MountWatch, forbidden_node
-from ggfast.sandbox.instance import Opened, Steps, Worker, rule_of, worker_of
+from ggfast.sandbox.instance import Opened, Steps, Worker, worker_of
 from ggfast.sandbox.paths import Found, inspect
 from ggfast.sandbox.policy import Policy, WorkerSpec, check_instance, refuse
 from ggfast.sandbox.spare import Spare
 from ggfast.sandbox.zygote import Forked, Zygote
 
-S_IFDIR, S_IFREG, S_IFCHR, S_IFBLK = 0o040000, 0o100000, 0o020000, 0o060000
+S_IFDIR, S_IFREG = 0o040000, 0o100000
 ADOPT_MARK: Final = b"\xff"
 OOM_WATCH_S: Final = 2.0  # between the kernel's "out of memory" and the death it causes lie milliseconds
 
@@ -230,7 +231,7 @@ class Spawner:
     def _spawn_contained(self, request: int, instance: str, spec: WorkerSpec, by_spare: bool) -> Worker:
         if self._refusal is not None:
             raise self._refusal
-        mounts, devices = self._inspect(spec)
+        mounts, devices, granted = self._inspect(spec)
         around = plans.Surroundings(
             join_first=(),
             by_spare=False,
@@ -243,7 +244,7 @@ class Spawner:
         waiting = self._spare.group_for(plans.house_of(spec, around.hidden, self._host)) if by_spare else None
         group = waiting or self._tree.create(instance)
         around = replace(around, join_first=group.join_first, by_spare=waiting is not None)
-        rules = [*ALWAYS, *map(rule_of, spec.devices, devices)]
+        rules = [*ALWAYS, *granted]
         try:
             with self._opened(group, spec, rules) as opened:
                 serial = self._next_serial()
@@ -316,20 +317,15 @@ class Spawner:
             raise LimitReached("spawns in this second", int(burst) + 1, int(burst))
         self._tokens -= 1
 
-    def _inspect(self, spec: WorkerSpec) -> tuple[list[Found], list[Found]]:
+    def _inspect(self, spec: WorkerSpec) -> tuple[list[Found], list[Found], list[DeviceRule]]:
         """Look at every path of the request; the executor compares again."""
         self._inspect_code(spec)
         mounts = [inspect(mount.source) for mount in spec.mounts]
         for mount, found in zip(spec.mounts, mounts, strict=True):
             if found.kind not in (S_IFDIR, S_IFREG):
                 raise refuse(f"spec.mounts: found neither a directory nor a file at {mount.source}")
-        devices = [inspect(device.path) for device in spec.devices]
-        for device, found in zip(spec.devices, devices, strict=True):
-            if found.kind not in (S_IFCHR, S_IFBLK):
-                raise refuse(f"spec.devices: found no device node at {device.path}")
-            if reason := forbidden_node(found.kind, found.node, self._host):
-                raise refuse(f"spec.devices: {device.path} is {reason}, which functions never get")
-        return mounts, devices
+        devices, rules = grants.look(spec.devices, lambda kind, node: forbidden_node(kind, node, self._host))
+        return mounts, devices, rules
 
     @staticmethod
     def _inspect_code(spec: WorkerSpec) -> None:

@@ -105,16 +105,16 @@ def test_a_device_of_another_group_needs_that_group(terminal: str) -> None:
     assert resolve(LocalDevice(terminal, by_number), Permission.RW).groups == (OTHERS,)
 
 
-def test_a_directory_of_devices_is_all_nodes_in_it(tmp_path: Path) -> None:
+def test_a_directory_of_devices_is_given_as_such(tmp_path: Path) -> None:
     (tmp_path / "bus" / "001").mkdir(parents=True)
-    wanted = [str(tmp_path / "bus" / name) for name in ("001/001", "001/002", "none")]
-    for path in wanted:
-        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(189, 1))
+    (tmp_path / "bus" / "by-path").symlink_to("/dev/mem")
+    for name in ("001/001", "001/002", "none"):
+        os.mknod(tmp_path / "bus" / name, 0o600 | stat.S_IFCHR, os.makedev(189, 1))
     (tmp_path / "bus").chmod(0o750)
     assert "don't have ro permission" in refusal(LocalDevice(str(tmp_path / "bus")), Permission.RW)
     os.chown(tmp_path / "bus", 0, OTHERS)
     found = resolve(LocalDevice(str(tmp_path / "bus"), AUTO), Permission.RW)
-    assert found.devices == tuple(DeviceNode(path, "rw") for path in wanted)
+    assert found.devices == (DeviceNode(str(tmp_path / "bus"), "rw"),)
     assert found.groups == (OTHERS,)
     os.mknod(tmp_path / "bus" / "memory", 0o600 | stat.S_IFCHR, os.makedev(1, 1))
     assert "a node of the kernel's memory" in refusal(LocalDevice(str(tmp_path / "bus"), AUTO))
@@ -128,9 +128,9 @@ def test_devices_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_too_many_devices(tmp_path: Path) -> None:
-    for number in range(limits.WORKER_DEVICES_MAX + 1):
-        (tmp_path / str(number)).touch()
-    assert f"holds more than {limits.WORKER_DEVICES_MAX} entries" in refusal(LocalDevice(str(tmp_path)))
+    for number in range(limits.DEVICE_DIRECTORY_ENTRIES_MAX + 1):
+        (tmp_path / str(number)).mkdir()
+    assert f"holds more than {limits.DEVICE_DIRECTORY_ENTRIES_MAX} entries" in refusal(LocalDevice(str(tmp_path)))
 
 
 # --- owners and permissions -------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class DeviceNode:
-    """One device node; `access` is `r` or `rw`."""
+    """One device node, or a directory of them with what will be plugged in; `access` is `r` or `rw`."""
 
     path: str
     access: str
@@ -173,14 +173,9 @@ def _attach_local(data: LocalDevice | LocalVolume, writable: bool, found: _Colle
         return [(data.source_path, writable)]
     _owner_groups(info, data.owner, data.source_path, found)
     is_directory = stat.S_ISDIR(info.st_mode)
-    for path in sorted(_nodes_below(data.source_path)) if is_directory else [data.source_path]:
-        info = _metadata(path)
-        if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
-            raise _Fault(f"{path} is no device")
-        majors = disk_majors(read_text("/proc/self/mountinfo"), _swaps()) if stat.S_ISBLK(info.st_mode) else frozenset()
-        if reason := node_fault(stat.S_IFMT(info.st_mode), info.st_rdev, majors):
-            raise _Fault(f"{path} is {reason}, which functions never get")
-        found.devices.append(DeviceNode(path, "rw" if writable else "r"))
+    for path in _nodes_below(data.source_path) if is_directory else [data.source_path]:
+        _require_grantable(path)
+    found.devices.append(DeviceNode(data.source_path, "rw" if writable else "r"))
     return [(data.source_path, writable and not is_directory)]  # nobody makes nodes; each has its own permission
 
 
@@ -219,15 +214,25 @@ def _owner_groups(info: os.stat_result, owner: GroupOwnerSetting, path: str, fou
         found.groups.append(gid)
 
 
+def _require_grantable(path: str) -> None:
+    """As the spawner judges it again when a function starts."""
+    info = _metadata(path)
+    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        raise _Fault(f"{path} is no device")
+    majors = disk_majors(read_text("/proc/self/mountinfo"), _swaps()) if stat.S_ISBLK(info.st_mode) else frozenset()
+    if reason := node_fault(stat.S_IFMT(info.st_mode), info.st_rdev, majors):
+        raise _Fault(f"{path} is {reason}, which functions never get")
+
+
 def _nodes_below(directory: str) -> Iterator[str]:
-    """Device nodes in a directory such as /dev/bus/usb, as they are now."""
+    """What is in a directory such as /dev/bus/usb now, without links."""
     count = 0
-    for where, _, names in os.walk(directory):
-        for name in names:
-            count += 1
-            if count > limits.WORKER_DEVICES_MAX:
-                raise _Fault(f"{directory} holds more than {limits.WORKER_DEVICES_MAX} entries")
-            yield os.path.join(where, name)
+    for where, directories, names in os.walk(directory):
+        count += len(directories) + len(names)
+        if count > limits.DEVICE_DIRECTORY_ENTRIES_MAX:
+            raise _Fault(f"{directory} holds more than {limits.DEVICE_DIRECTORY_ENTRIES_MAX} entries")
+        paths = (os.path.join(where, name) for name in sorted(names))
+        yield from (path for path in paths if not os.path.islink(path))
 
 
 def _require_few(function: Function, found: _Collected) -> None:

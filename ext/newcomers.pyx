@@ -15,6 +15,7 @@ cimport cython
 
 cdef enum:
     PAUSE_MS = 4                     # from one look at the parked to the next
+    OWED_MS = 500                    # at most: time in which this process was stopped is nobody's doing
 
 
 cdef int64_t now_ns() noexcept nogil:
@@ -46,6 +47,8 @@ cdef class Newcomers:
     cdef int charge(self, int64_t since_ns) noexcept:
         """The time since then was a newcomer's."""
         self.allowance_ns -= now_ns() - since_ns
+        if self.allowance_ns < -1_000_000 * <int64_t> OWED_MS:
+            self.allowance_ns = -1_000_000 * <int64_t> OWED_MS
         return 0
 
     cdef int park(self, transport) except -1:
@@ -59,12 +62,14 @@ cdef class Newcomers:
         """The oldest first, while there is time."""
         cdef int64_t began
         self.timer = None
-        while self.parked and self.admits():
-            began = now_ns()
-            self.parked.popleft()._let_on()
-            self.charge(began)
-        if self.parked:
-            self.timer = self.loop.call_later(PAUSE_MS / 1000, self._let_on)
+        try:
+            while self.parked and self.admits():
+                began = now_ns()
+                self.parked.popleft()._let_on()
+                self.charge(began)
+        finally:                             # nobody is accepted while somebody is parked
+            if self.parked:
+                self.timer = self.loop.call_later(PAUSE_MS / 1000, self._let_on)
 
     def has_time(self) -> bool:
         """Whether one more may be accepted now."""

@@ -2,6 +2,8 @@
 
 The work happens in a forked child with the other user's ids and no capability but reading every file
 (CAP_DAC_READ_SEARCH): the operator's folder may be private, yet a flaw in a zip parser must not be a flaw of root's.
+It has none of root's descriptors but the standard ones, and ends with its parent. It is in a session of its own:
+whoever shares root's terminal can type on it.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import Any
 from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, OperatingError, Rejected
+from ggfast.sandbox.image import close_from
 
 CAP_DAC_READ_SEARCH = 2
+_PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -30,10 +34,10 @@ def run_as(uid: int, gid: int, work: Callable[[], dict[str, Any]]) -> dict[str, 
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        os.close(reader)
-        _child(uid, gid, work, writer)
+        _child(uid, gid, work, writer, parent)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         data = stream.read(limits.HELPER_ANSWER_BYTES_MAX + 1)
@@ -54,11 +58,17 @@ def run_as(uid: int, gid: int, work: Callable[[], dict[str, Any]]) -> dict[str, 
     return result
 
 
-def _child(uid: int, gid: int, work: Callable[[], dict[str, Any]], writer: int) -> None:
+def _child(uid: int, gid: int, work: Callable[[], dict[str, Any]], writer: int, parent: int) -> None:
     """Never returns."""
     status = 1
     try:
+        os.setsid()
+        os.closerange(3, writer)
+        close_from(writer + 1)
         _become(uid, gid)
+        kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of ids clears it
+        if os.getppid() != parent:
+            os._exit(status)
         answer: dict[str, Any] = {"result": work()}
         status = 0
     except GgfastError as error:

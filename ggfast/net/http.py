@@ -22,6 +22,7 @@ import httptools
 import orjson
 
 from ggfast import limits
+from ggfast._ext.newcomers import Newcomers
 from ggfast._ext.transport import Transport
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Handler(Protocol):
 class Exchange:
     """One request and its answer. Header names are in lower case; `length` is -1 for a body in chunks.
 
-    `ended` is called once, when the answer is given or the client is gone. `about` is the handler's own.
+    `ended` is called once, when the answer is given or the client is gone. `about` is the handler's own. Target and
+    headers are gone when `run` has returned or the answer is given: who waits for long does not hold them.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Exchange:
         "about",
         "complete",
         "ended",
+        "head_bytes",
         "headers",
         "length",
         "method",
@@ -73,7 +76,7 @@ class Exchange:
         self.method = method
         self.target = target
         self.headers = headers
-        self.length = 0
+        self.length = self.head_bytes = 0
         self.complete = False
         self.started = False
         self.about: Any = None
@@ -106,7 +109,7 @@ class Exchange:
         head = "\r\n".join(lines).encode("latin-1")
         self._answer = head if self.method == "HEAD" else head + body
         self._finish()
-        connection.pump()
+        connection.pump(runs=False)  # whoever answers is in the middle of something else
         return True
 
     def refuse(self, status: int, text: str, headers: Headers = (), *, close: bool = False) -> bool:
@@ -125,9 +128,13 @@ class Exchange:
 
     def _finish(self) -> None:
         self._body = bytearray()
+        self._drop_head()
         ended, self.ended = self.ended, None
         if ended is not None:
             ended()
+
+    def _drop_head(self) -> None:
+        self.target, self.headers = b"", {}
 
 
 class Connection:
@@ -140,16 +147,11 @@ class Connection:
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Exchange] = deque()
         self._current: Exchange | None = None
-        self._target = b""
+        self._target = self._rest = b""
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = self._raw_bytes = self._header_count = 0
-        self._in_message = False
+        self._head_bytes = self._raw_bytes = self._header_count = self._discarded = 0
         self._in_head = True
-        self._deaf = self._unknown = False
-        self._pumping = False
-        self._choked = False
-        self._discarded = 0
-        self._rest = b""
+        self._in_message = self._deaf = self._unknown = self._pumping = self._choked = False
         self._request_until: float | None = None
         self._write_until: float | None = None
         self._linger_until: float | None = None
@@ -184,6 +186,8 @@ class Connection:
         self._discarded += len(data)
         if self._discarded > limits.HTTP_LINGER_BYTES:
             self.abort()
+        elif self.owner is None and self._discarded > limits.HTTP_DISCARD_BYTES and self._transport is not None:
+            self._transport.pause_reading()  # nobody's time pays for it: it waits for its end
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered: nothing more until it has."""
@@ -255,8 +259,8 @@ class Connection:
         elif not self._queue and not self._in_message and not self._deaf and now >= self._idle_until:
             self._close()
 
-    def pump(self) -> None:
-        """Run what is complete and send the answers that are next."""
+    def pump(self, *, runs: bool = True) -> None:
+        """Send the answers that are next and run what is complete; with `runs` false that is done on a later turn."""
         if self._pumping:
             return
         self._pumping = True
@@ -264,8 +268,12 @@ class Connection:
             while self._queue and not self._choked and self._transport is not None:
                 exchange = self._queue[0]
                 if exchange._answer is None and exchange.complete and not exchange.started:
+                    if not runs:
+                        self._server.loop.call_soon(self._run_next)
+                        return
                     exchange.started = True
                     self._guarded(exchange, self._server.handler.run)
+                    exchange._drop_head()
                 answer = exchange._answer
                 if answer is None:
                     return
@@ -325,7 +333,7 @@ class Connection:
             self._reject(*problem)
             return
         exchange._keep = self._parser.should_keep_alive()
-        exchange.length = _body_length(self._headers)
+        exchange.length, exchange.head_bytes = _body_length(self._headers), self._head_bytes
         exchange._limit = self._guarded(exchange, self._server.handler.begin)
         if exchange.answered:
             return
@@ -333,8 +341,10 @@ class Connection:
             exchange.started = self._unknown = True
         elif exchange.length > exchange._limit:
             self._too_large(exchange)
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and self._queue[0] is exchange:
-            self._continue()
+        elif self._headers.get(b"expect", b"").lower() != b"100-continue" or self._queue[0] is not exchange:
+            return
+        elif self._transport is not None and not self._choked:
+            self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -362,21 +372,35 @@ class Connection:
     def _work(self) -> None:
         """Parse what is there, at the expense of whom it comes from; who has used up the time waits."""
         while self._rest and not self._deaf:
-            owner = self.owner
+            owner, transport = self.owner, self._transport
+            if self._unknown and transport is not None:  # all that it will get is its answer, soon
+                self._rest = b""
+                self._in_message = True
+                transport.pause_reading()
+                return
             if owner is not None and (owner.is_held or not owner.meter.has_time()):
                 self._server.counters.add("http.pauses")
                 owner.hold()
                 self.hold()
                 return
             piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
-            if owner is None:
-                self._feed(piece)  # of a stranger only the first request is taken; see Acceptor for how many there are
-                continue
-            began = owner.meter.begin()
+            meter = self._meter
+            began = meter.begin()
             self._feed(piece)
-            owner.meter.end(began)
+            meter.end(began)
         if self._deaf:
             self._rest = b""
+
+    def _run_next(self) -> None:
+        meter = self._meter
+        began = meter.begin()
+        self.pump()
+        meter.end(began)
+
+    @property
+    def _meter(self) -> Newcomers:
+        """Whose time it costs: a stranger's is taken from accepting more of them."""
+        return self._server.newcomers if self.owner is None else self.owner.meter
 
     def _feed(self, data: bytes) -> None:
         if self._in_head:
@@ -395,7 +419,7 @@ class Connection:
                 self._reject(400, f"This is not an HTTP request: {error}")
             self._deaf = True
             return
-        if self._in_head and self._in_message and self._raw_bytes > _RAW_HEAD_BYTES_MAX:
+        if self._in_head and self._raw_bytes > _RAW_HEAD_BYTES_MAX:
             self._reject(431, f"The head of the request exceeds {limits.HTTP_HEAD_BYTES_MAX} bytes")
 
     def _problem(self, method: str) -> tuple[int, str] | None:
@@ -410,10 +434,6 @@ class Connection:
             return 400, "Found Transfer-Encoding in HTTP/1.0, expected Content-Length"
         return None
 
-    def _continue(self) -> None:
-        if self._transport is not None and not self._choked:
-            self._transport.write(_CONTINUE)
-
     def _guarded(self, exchange: Exchange, call: Callable[[Exchange], int | None]) -> int:
         try:
             return call(exchange) or 0
@@ -424,7 +444,8 @@ class Connection:
 
     def _too_large(self, exchange: Exchange) -> None:
         self._server.counters.add("http.refused.too_large")
-        exchange.refuse(413, f"The body is {_amount(exchange)}, the limit is {exchange._limit} bytes")
+        found = f"{exchange.length} bytes" if exchange.length >= 0 else "longer"
+        exchange.refuse(413, f"The body is {found}, the limit is {exchange._limit} bytes")
 
     def _reject(self, status: int, text: str) -> None:
         """Answer the request that arrives with an error, in its turn, and take nothing more."""
@@ -459,6 +480,8 @@ class Connection:
             return
         self._deaf = True
         self._linger_until = self._server.loop.time() + limits.HTTP_LINGER_S
+        if self._unknown:
+            transport.resume_reading()
         self._say_end()
 
     def _say_end(self) -> None:
@@ -474,10 +497,4 @@ class Connection:
 
 def _body_length(headers: dict[bytes, bytes]) -> int:
     """Content-Length, which the parser has checked; -1 for chunks, 0 for no body."""
-    if b"transfer-encoding" in headers:
-        return -1
-    return int(headers.get(b"content-length", b"0"))
-
-
-def _amount(exchange: Exchange) -> str:
-    return f"{exchange.length} bytes" if exchange.length >= 0 else "longer"
+    return -1 if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))

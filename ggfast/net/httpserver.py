@@ -74,6 +74,7 @@ class HttpServer:
         self.loop = loop
         self.handler = handler
         self.counters = counters
+        self.newcomers = Newcomers(loop, limits.HTTP_SHARE, limits.HTTP_BURST_S)
         self.strangers: dict[Connection, None] = {}
         self._owners: dict[Owner, None] = {}
         self._known = 0
@@ -85,9 +86,9 @@ class HttpServer:
         for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # connections get the listener's
             sock.setsockopt(socket.SOL_SOCKET, buffer, limits.HTTP_SOCKET_BYTES)
         everybody = Arrivals(float("inf"), 0.0, 1)  # all clients have one address: limits are per owner instead
-        newcomers = Newcomers(self.loop, limits.HTTP_SHARE, limits.HTTP_BURST_S)
-        acceptor = Acceptor(self.loop, sock, lambda: Connection(self), self.counters, everybody, newcomers=newcomers)
-        self._acceptors.append(acceptor)
+        self._acceptors.append(
+            Acceptor(self.loop, sock, lambda: Connection(self), self.counters, everybody, newcomers=self.newcomers)
+        )
 
     def close(self) -> None:
         """Stop accepting and end every connection."""

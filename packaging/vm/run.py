@@ -13,6 +13,7 @@ import argparse
 import os
 import selectors
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -40,17 +41,20 @@ class Boot:
 
 
 NO_CONTAINER = "tests/e2e/test_rows_no_container.py"
+RUNTIME = "tests/e2e/test_rows_runtime.py"
 UNCONTAINED = "tests/sandbox/test_uncontained.py"
+# Of the whole core only what asks the kernel for something: what hostile functions do to the daemon is a matter of its
+# own limits in seconds, which mean nothing in emulation.
 BOOTS = {
     "v2": Boot(
         (),
         (
-            "tests/sandbox",
-            "tests/e2e/test_hostile_core.py",
-            "tests/e2e/test_hostile_packages.py",
-            "tests/e2e/test_rows_start.py",
-            "tests/e2e/test_rows_runtime.py",
+            "tests/e2e/test_rows_start.py::test_row_2_start_stop_restart_version",
+            f"{RUNTIME}::test_row_61_a_pinned_function_starts_without_a_trigger",
+            f"{RUNTIME}::test_row_65_a_function_over_its_memory_is_killed_and_reported",
+            f"{RUNTIME}::test_row_72_isolation",
             NO_CONTAINER,
+            "tests/sandbox",
         ),
     ),
     "no-memory": Boot(
@@ -68,6 +72,7 @@ def main(arguments: list[str]) -> int:
     """Make the machine, boot it as asked, say and write down what came of it; the exit status."""
     options = parse(arguments)
     os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the machine is ended too
     machine = MACHINES[options.arch]
     try:
         rootfs.check_this_host(machine)
@@ -130,10 +135,10 @@ def boot(machine: Machine, name: str, root: Path, directory: Path, options: argp
 
 
 def hostile_rows() -> list[tuple[int, str, str, str]]:
-    """(number, attempt, file, test) of every test that holds a row of the checklist."""
+    """(number, attempt, file, test) of every test that holds a row of the checklist in a container."""
     from tests.sandbox.hostile_table import rows
 
-    return [(row.number, row.attempt, file, test) for row, file, test in rows()]
+    return [(row.number, row.attempt, file, test) for row, file, test in rows() if file.startswith("sandbox/")]
 
 
 def emulate(line: list[str], console: Path, seconds: float) -> bool:

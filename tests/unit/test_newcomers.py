@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from transport_support import LOOPS, Notes, joined, run, until, warm_loop
@@ -29,8 +30,8 @@ MakeLoop = Callable[[], asyncio.AbstractEventLoop]
 class Door:
     """A broker behind an acceptor whose newcomers have the time a test gives them."""
 
-    def __init__(self, newcomers: Newcomers) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, newcomers: Newcomers, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        loop = loop or asyncio.get_running_loop()
         self.counters = Counters()
         self.broker = Broker(loop, Router(True), OpenHooks(), BrokerLimits(), SystemClock(), self.counters)
         sock = socket.socket()
@@ -109,5 +110,58 @@ def test_what_is_not_metered_is_read_at_once(make_loop: MakeLoop) -> None:
             transport.meter(Newcomers(asyncio.get_running_loop(), 0.000_01, 0.000_001))
             peer.sendall(b"x")
             await until(lambda: notes.received == b"x")
+
+    run(make_loop, body())
+
+
+def test_time_that_nobody_spent_is_not_owed_for_ever(make_loop: MakeLoop) -> None:
+    async def body() -> None:
+        newcomers = Newcomers(asyncio.get_running_loop(), 10.0, 0.05)  # pays back ten times as fast as time goes by
+        newcomers.end(newcomers.begin() - 60 * 10**9)  # the process was stopped for a minute
+        assert not newcomers.has_time()
+        await asyncio.sleep(0.1)
+        assert newcomers.has_time()
+
+    run(make_loop, body())
+
+
+class Watched:
+    """A loop whose next watching fails."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.fails = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    def add_reader(self, *arguments: Any) -> None:
+        if self.fails:
+            self.fails = False
+            raise OSError(12, "no memory")
+        self.loop.add_reader(*arguments)
+
+
+def test_one_that_cannot_be_let_on_keeps_nobody_out(make_loop: MakeLoop) -> None:
+    async def body() -> None:
+        inner = asyncio.get_running_loop()
+        complaints: list[object] = []
+        inner.set_exception_handler(lambda _, context: complaints.append(context["exception"]))
+        loop: Any = Watched(inner)
+        newcomers = Newcomers(inner, 1.0, 0.05)
+        door = Door(newcomers, loop)
+        first, second = door.knock(), door.knock()
+        await until(lambda: door.broker.connection_count == 2)
+        newcomers.end(newcomers.begin() - 10**8)
+        for peer in (first, second):
+            peer.sendall(b"\x10")
+        await until(lambda: len(newcomers) == 2)
+        loop.fails = True
+        await until(lambda: len(newcomers) == 0)
+        assert [str(complaint) for complaint in complaints] == ["[Errno 12] no memory"]
+        await until(newcomers.has_time)
+        door.knock()
+        await until(lambda: door.broker.connection_count == 3)
+        await door.shut()
 
     run(make_loop, body())

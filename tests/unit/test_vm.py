@@ -6,6 +6,7 @@ import importlib
 import io
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -177,6 +178,23 @@ def test_a_machine_that_does_not_end_is_ended(vm: SimpleNamespace, tmp_path: Pat
     assert vm.run.emulate(["sh", "-c", "echo $$; exec sleep 600"], tmp_path / "console", 1.0) is False
     assert time.monotonic() - started < 60
     pid = int((tmp_path / "console").read_text())
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_run_that_is_ended_takes_the_machine_with_it(tmp_path: Path) -> None:
+    """As a service manager, a shell or CI ends it; the machine is a stand-in that says its number."""
+    console = tmp_path / "console"
+    program = (
+        f"import sys; sys.path[:0] = [{str(VM)!r}, {str(VM.parent)!r}]; import run, rootfs; from pathlib import Path\n"
+        "rootfs.check_this_host = lambda machine: run.emulate("
+        f"['sh', '-c', 'echo $$; exec sleep 600'], Path({str(console)!r}), 600)\n"
+        "run.main([])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -103,8 +103,8 @@ class HttpSide:
             return
         found.result = result
         if found.waiter is not None:
-            self._deliver(found.waiter, result)
             del self._known[found.id]
+            self._deliver(found.waiter, result)
         elif found.id in self._known:
             self._keep(found)
 

@@ -175,7 +175,9 @@ class HttpInterface:
         if kind is Kind.LOGS and exchange.length > limit:  # an error here would make a publish of old clients fail
             self._counters.add("functions.log.dropped_requests")
             exchange.answer(200)
-        elif exchange.length <= limit and not side.reserve(exchange, limit if exchange.length < 0 else exchange.length):
+        elif exchange.length <= limit and not side.reserve(
+            exchange, exchange.head_bytes + (limit if exchange.length < 0 else exchange.length)
+        ):
             self._counters.add("http.refused.bodies")
             exchange.refuse(503, "Too many requests of this worker arrive at a time")
         return limit
@@ -224,7 +226,7 @@ class HttpInterface:
     def _initialized(self, exchange: Exchange, request: _Request) -> None:
         try:
             document = orjson.loads(exchange.body)
-            success, response = bool(document["Success"]), str(document.get("Response") or "")
+            success, response = bool(document["Success"]), _text(document.get("Response") or "")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             exchange.refuse(400, 'Found another document, expected {"Success": true or false, "Response": <text>}')
             return
@@ -236,13 +238,13 @@ class HttpInterface:
         lost = 0
         try:
             events = orjson.loads(exchange.body)["logEvents"]
-            messages = [event["message"] for event in events[: limits.HTTP_LOG_EVENTS_MAX]]
+            messages = [_text(event["message"]) for event in events[: limits.HTTP_LOG_EVENTS_MAX]]
             lost = len(events) - len(messages)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             messages, lost = [], 1
         sink = self._function_log(request.side.arn)
         for message in messages:
-            level, text = level_of(message if isinstance(message, str) else str(message))
+            level, text = level_of(message)
             sink.write(level, text)
         if lost:
             self._counters.add("functions.log.dropped_lines", lost)
@@ -305,6 +307,11 @@ def _place(target: bytes) -> tuple[Kind, str] | None:
         return Kind.FUNCTION, arn
     kind = {b"work": Kind.WORK, b"initialized": Kind.INITIALIZED}.get(parts[2])
     return None if kind is None else (kind, arn)
+
+
+def _text(value: Any) -> str:
+    """A text as it is, anything else as JSON. Raises TypeError for what is nested too deep."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _refuse_token(exchange: Exchange) -> None:

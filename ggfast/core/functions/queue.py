@@ -70,7 +70,7 @@ class WorkQueue:
 
     def absorb(self) -> None:
         """Move arrivals behind what waits already, as far as the shared room goes."""
-        while (message := self._peeked()) is not None:
+        while self._pool.has_room(limits.V1_PAYLOAD_BYTES_MAX) and (message := self._arrived()) is not None:
             self._append(message)
 
     def take(self) -> Invocation | None:
@@ -79,8 +79,7 @@ class WorkQueue:
             invocation = self._waiting.popleft()
             self._pool.give(invocation.size)
             return invocation
-        message = self.ring.pop()
-        return None if message is None else self._from_message(message[0], message[1])
+        return self._arrived()
 
     def hand_messages_to(self, other: WorkQueue) -> None:
         """Move messages behind what `other` has; invocations somebody waits for stay. All of it had its room."""
@@ -104,14 +103,13 @@ class WorkQueue:
         self._pool.take(invocation.size)
         self._waiting.append(invocation)
 
-    def _peeked(self) -> Invocation | None:
-        if not self._pool.has_room(limits.V1_PAYLOAD_BYTES_MAX):
-            return None
-        message = self.ring.pop()
-        return None if message is None else self._from_message(message[0], message[1])
-
-    def _from_message(self, topic: bytes, payload: bytes) -> Invocation:
-        if topic != self._topic:
-            self._topic = topic
-            self._context = b'{"custom":{"subject":' + orjson.dumps(topic.decode()) + b"}}"
-        return Invocation(self._context, payload)
+    def _arrived(self) -> Invocation | None:
+        """The ring's oldest message; one whose topic no worker can be told is dropped."""
+        while (message := self.ring.pop()) is not None:
+            if message[0] != self._topic:
+                self._topic = message[0]
+                self._context = b'{"custom":{"subject":' + orjson.dumps(self._topic.decode()) + b"}}"
+            if len(self._context) <= limits.INVOKE_CONTEXT_BYTES_MAX:
+                return Invocation(self._context, message[1])
+            self._counters.add("functions.dropped.long_topic")
+        return None

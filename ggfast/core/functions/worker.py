@@ -211,7 +211,7 @@ class Worker:
             return
         self._deadline = None
         if not ok:
-            self._reason = text or "the function could not be initialised"
+            self._reason = text[: limits.LOG_LINE_BYTES_MAX] or "the function could not be initialised"
             self._to_ending()
             self._arm(limits.WORKER_STOP_S)
             return
@@ -356,7 +356,10 @@ class Worker:
         invocation, self._invocation = self._invocation, None
         if invocation is not None:
             seconds = self._around.clock.monotonic() - self._run_at
-            invocation.finish(result)
+            try:
+                invocation.finish(result)
+            except Exception as error:  # a defect on the caller's side is not this worker's end
+                self._around.log.error("A result could not be passed on.", functionArn=self.arn, reason=repr(error))
             self._owner.finished(self, result, seconds)
 
     def _kill(self) -> None:

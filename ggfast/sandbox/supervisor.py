@@ -29,7 +29,7 @@ from ggfast import limits
 from ggfast._ext import kernel
 from ggfast.errors import GgfastError, SandboxFailed
 from ggfast.sandbox.boot import report
-from ggfast.sandbox.cgroups import Group
+from ggfast.sandbox.cgroups import Group, read_text
 from ggfast.sandbox.crashlog import CrashLog
 from ggfast.sandbox.daemon import Daemon, DaemonSpec
 from ggfast.sandbox.machine import Machine
@@ -39,6 +39,7 @@ from ggfast.sandbox.zygote import Zygote
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 DAEMON_OUTPUT_BYTES: Final = 65536  # taken at once: a full pipe
+PR_SET_CHILD_SUBREAPER: Final = 36
 SIGNAL_RECORD: Final = 128  # bytes of one signalfd_siginfo
 
 
@@ -80,6 +81,7 @@ class Supervisor:
             unwatch=self._unwatch,
         )
         self._watch(self._signals)
+        kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -105,7 +107,10 @@ class Supervisor:
         elif fd == self._daemon.output:
             self._copy_output()
         else:
+            living = len(self._spawner.workers)
             self._spawner.ready(fd)
+            if len(self._spawner.workers) < living:
+                self._end_strays()
 
     def _timeout_ms(self) -> int | None:
         spare_at = self._spawner.spare_due_at if self._stop_at is None else None
@@ -144,6 +149,7 @@ class Supervisor:
             self._stop()
         if signal.SIGCHLD in numbers:
             self._reap()
+            self._end_strays()
 
     def _reap(self) -> None:
         while True:
@@ -158,6 +164,17 @@ class Supervisor:
             elif pid == self._spawner.zygote.pid:
                 self._log.line(f"zygote ended with status {os.waitstatus_to_exitcode(status)}, its workers with it")
                 self._spawner.zygote_died()
+
+    def _end_strays(self) -> None:
+        """Those who lost their parents are our children (a subreaper's): a dead daemon's, or a function's whose keeper
+        was killed. Where there are control groups these end them too. Each end is a SIGCHLD, which looks for more."""
+        try:
+            children = read_text(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
+            for pid in map(int, children.split()):
+                if pid not in (self._daemon.pid, self._spawner.zygote.pid):
+                    os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
 
     def _stop(self) -> None:
         if self._stop_at is None:

@@ -108,10 +108,11 @@ def test_a_dead_daemon_comes_back_and_adopts_its_workers(box: Sandbox) -> None:
     box.end(fresh)
 
 
+@pytest.mark.parametrize("without", [(), ("control groups",)], ids=["groups", "no-groups"])
 @pytest.mark.parametrize("stopped", [False, True])
-def test_what_a_daemon_has_started_ends_with_it(stopped: bool) -> None:
-    """A process that left its family is still in the daemon's control group."""
-    with Sandbox() as own:
+def test_what_a_daemon_has_started_ends_with_it(stopped: bool, without: tuple[str, ...]) -> None:
+    """A process that left its family is still in the daemon's control group, and then the supervisor's child."""
+    with Sandbox(without=without) as own:
         first = daemon_pid(own)
         own.tell_daemon("leave")
         left = int(own.wait_event(event="left")["pid"])
@@ -123,7 +124,7 @@ def test_what_a_daemon_has_started_ends_with_it(stopped: bool) -> None:
             assert gone(first)
             assert daemon_pid(own) != first
         assert gone(left)
-        own.wait_for(lambda: sum("/.daemon-" in path for path in own.cgroups()) == int(not stopped))
+        own.wait_for(lambda: sum("/.daemon-" in path for path in own.cgroups()) == int(not stopped and not without))
 
 
 def test_a_daemon_that_does_not_read_is_replaced(box: Sandbox) -> None:

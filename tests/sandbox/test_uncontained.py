@@ -134,6 +134,18 @@ def test_no_signal_ends_the_keeper_alone(box: Sandbox, number: int) -> None:
     assert not any(map(alive, left))
 
 
+@CGROUPS
+def test_nothing_of_it_survives_its_keeper(box: Sandbox) -> None:
+    """Which root alone can kill, or a machine without memory."""
+    worker, left = with_daemons(box)
+    os.kill(_parent(worker.pid), signal.SIGKILL)
+    assert box.wait_exit(worker)["signal"] == 9
+    assert gone(worker.pid, *left)
+    again = free(box, ECHO)
+    assert echo(again) == b"ping"
+    box.end(again)
+
+
 # Each process of a chain ends when it has forked the next.
 CHAINS = """
 import os

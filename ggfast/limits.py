@@ -161,6 +161,7 @@ WORKER_DEVICES_MAX: Final = 32
 WORKER_DEVICE_RULES_MAX: Final = 64  # drivers of one function's devices: a directory may hold nodes of several
 DEVICE_DIRECTORY_ENTRIES_MAX: Final = 1024  # of a directory such as /dev/bus/usb: eight full buses
 WORKER_ATTACHMENT_BYTES_MAX: Final = 32 * KIB  # mounts and devices of one function: half a packet to the spawner
+SUDO_FILE_BYTES_MAX: Final = 1 * MIB  # larger rules than any site writes; the rest of such a file is not looked at
 WORKER_GROUPS_MAX: Final = 32  # V1: two groups per resource
 WORKER_OPEN_FILES_MAX: Final = 1_024
 WORKER_LOCKED_MEMORY_BYTES: Final = 64 * KIB

@@ -120,6 +120,7 @@ COMPLAINT_S: Final = 60.0  # the same complaint about one function is written on
 
 # --- HTTP interface of functions (sdk-contract 2) ---------------------------------------------------------
 HTTP_HEAD_BYTES_MAX: Final = 16 * KIB  # target and headers; Lambda's client context has 3,583 bytes at most
+HTTP_CONTEXT_BYTES_MAX: Final = 11 * KIB  # of work over HTTP; in base64 some clients take 16 KiB of headers
 HTTP_HEADERS_MAX: Final = 64  # an SDK sends ten
 HTTP_PIPELINED_MAX: Final = 16  # requests that wait on one connection; no known client sends a second one
 HTTP_REQUEST_S: Final = 20.0  # from the first byte of a request to its last, on the same machine

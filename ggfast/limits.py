@@ -120,6 +120,7 @@ COMPLAINT_S: Final = 60.0  # the same complaint about one function is written on
 
 # --- HTTP interface of functions (sdk-contract 2) ---------------------------------------------------------
 HTTP_HEAD_BYTES_MAX: Final = 16 * KIB  # target and headers; Lambda's client context has 3,583 bytes at most
+HTTP_CONTEXT_BYTES_MAX: Final = 11 * KIB  # of work over HTTP; in base64 some clients take 16 KiB of headers
 HTTP_HEADERS_MAX: Final = 64  # an SDK sends ten
 HTTP_PIPELINED_MAX: Final = 16  # requests that wait on one connection; no known client sends a second one
 HTTP_REQUEST_S: Final = 20.0  # from the first byte of a request to its last, on the same machine
@@ -161,6 +162,7 @@ WORKER_DEVICES_MAX: Final = 32
 WORKER_DEVICE_RULES_MAX: Final = 64  # drivers of one function's devices: a directory may hold nodes of several
 DEVICE_DIRECTORY_ENTRIES_MAX: Final = 1024  # of a directory such as /dev/bus/usb: eight full buses
 WORKER_ATTACHMENT_BYTES_MAX: Final = 32 * KIB  # mounts and devices of one function: half a packet to the spawner
+SUDO_FILE_BYTES_MAX: Final = 1 * MIB  # larger rules than any site writes; the rest of such a file is not looked at
 WORKER_GROUPS_MAX: Final = 32  # V1: two groups per resource
 WORKER_OPEN_FILES_MAX: Final = 1_024
 WORKER_LOCKED_MEMORY_BYTES: Final = 64 * KIB

@@ -6,6 +6,7 @@ FUNCTION may be a function's name or ARN, or `system` or a component of it (`sys
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from ggfast.cli.terminal import for_output
 from ggfast.config import load_config
 from ggfast.errors import OperatingError
 from ggfast.layout import DEFAULT_ROOT, Layout
+from ggfast.plainfile import open_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def last_lines(path: Path, count: int) -> tuple[list[str], Place]:
     place = Place()
     for part in _parts(path):
         try:
-            with open(part, encoding="utf-8", errors="replace") as file:
+            with _open_log(part) as file:
                 while line := file.readline():
                     kept.append(line)
                 place = Place(os.fstat(file.fileno()).st_ino, file.tell())
@@ -109,12 +111,17 @@ def follow(path: Path, place: Place, *, pause_s: float = limits.LOG_FOLLOW_S) ->
 def _open_at(path: Path, place: Place) -> TextIO | None:
     """The log from `place` on; from its beginning if it is another file by now; None if there is none."""
     try:
-        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115  (kept open while it is followed)
+        file = _open_log(path)
     except OSError:
         return None
     if os.fstat(file.fileno()).st_ino == place.inode:
         file.seek(place.position)
     return file
+
+
+def _open_log(path: Path) -> TextIO:
+    """A log as text. Its directory is the daemon's: what is a link or a pipe there is not read as root."""
+    return io.TextIOWrapper(open_plain(path, follow_links=False), encoding="utf-8", errors="replace")
 
 
 def _rotated(path: Path, file: TextIO) -> bool:

@@ -7,6 +7,7 @@ core/functions/runtimes.py.
 from __future__ import annotations
 
 import re
+import shlex
 from enum import StrEnum
 from typing import Final
 
@@ -53,6 +54,15 @@ def language_of(runtime: str) -> Language | None:
     if runtime == EXECUTABLE_RUNTIME:
         return Language.EXECUTABLE
     return next((language for language, pattern in _RUNTIMES.items() if pattern.fullmatch(runtime)), None)
+
+
+def has_words(text: str) -> bool:
+    """Whether text can be taken apart into words as a shell does it."""
+    try:
+        shlex.split(text)
+    except ValueError:
+        return False
+    return True
 
 
 def handler_fault(language: Language, handler: str) -> str:

@@ -26,9 +26,10 @@ from ggfast.group.document import (
     SageMakerModel,
     Secret,
 )
-from ggfast.group.functions import isolation_of, run_as_of
+from ggfast.group.functions import isolation_of, run_as_of, runtime_of
 from ggfast.group.owners import group_id
 from ggfast.group.resources import under
+from ggfast.group.runtimes import Language, has_words, language_of
 from ggfast.group.subscriptions import subject_fault
 from ggfast.sandbox.accounts import powerful_accounts
 from ggfast.sandbox.groups import denied_groups
@@ -192,6 +193,8 @@ class _Judge:
     def _function(self, path: str, function: Function) -> None:
         configuration = function.configuration
         where = f"{path}.FunctionConfiguration"
+        if language_of(runtime_of(function)) is Language.EXECUTABLE and not has_words(configuration.exec_args):
+            self.problems.add(f"{where}.ExecArgs", shown(configuration.exec_args), "words with all quotes closed")
         isolation = isolation_of(self.group, function)
         if isolation is Isolation.NO_CONTAINER:
             self._no_container(where, function)

@@ -8,7 +8,18 @@ from typing import Final
 # Groups whose members are as good as root, or read what no function should.
 GROUPS_DENIED: Final = (
     *("shadow", "disk", "kmem", "docker", "podman", "lxd", "incus", "incus-admin", "libvirt", "sudo", "wheel", "adm"),
-    *("systemd-journal", "gshadow", "ssl-cert", "_ssh", "staff", "lpadmin"),  # staff may write to /usr/local
+    *(
+        "systemd-journal",
+        "gshadow",
+        "ssl-cert",
+        "_ssh",
+        "staff",
+        "lpadmin",
+        "admin",
+        "microk8s",
+        "crontab",
+        "polkitd",
+    ),  # staff may write to /usr/local
 )
 
 

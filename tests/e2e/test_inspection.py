@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,14 +112,18 @@ def test_logs_and_following_them(core: Core) -> None:
     eventually(lambda: "'first'" in core.function_log("talker"), "the line in the log")
     assert "'first'" in core.command("logs", "talker", "-n", "200").stdout
     assert "Starting." in core.command("logs", "system").stdout
-    command = [sys.executable, "-m", "ggfast.cli.core", "logs", "-f", "-n", "0", "talker", "--root", str(core.root)]
+    command = [sys.executable, "-m", "ggfast.cli.core", "logs", "-f", "-n", "200", "talker", "--root", str(core.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        overdue = threading.Timer(60, follower.kill)
+        overdue.start()
         try:
             assert follower.stdout is not None
-            core.command("invoke", "talker", "--payload", '{"mark": "second"}')
             lines = iter(follower.stdout.readline, "")
-            assert next(line for line in lines if "second" in line)
+            assert next(line for line in lines if "'first'" in line)
+            core.command("invoke", "talker", "--payload", '{"mark": "second"}')
+            assert next(line for line in lines if "'second'" in line)
         finally:
+            overdue.cancel()
             follower.kill()
     missing = core.command("logs", "nobody", check=False)
     assert missing.returncode == 1

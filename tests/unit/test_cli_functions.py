@@ -306,3 +306,13 @@ def test_errors_are_harmless_on_a_terminal(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr(functions, "run", fail)
     assert core.main(["functions"]) == 1
     assert capsys.readouterr().err == "ggfast-core: first \\x1b[2J\n  second\n"
+
+
+def test_no_link_and_no_pipe_is_read_as_a_log(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, "user/r/1/real")
+    directory = layout.user_logs / "r" / "1"
+    (tmp_path / "secret").write_text("secret\n")
+    (directory / "linked.log").symlink_to(tmp_path / "secret")
+    os.mkfifo(directory / "pipe.log")
+    for name in ("linked", "pipe"):
+        assert logs.last_lines(logs.find_log(layout, name), 10) == ([], logs.Place())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -30,6 +31,7 @@ from ggfast.group.document import (
     ResourceData,
     S3Model,
 )
+from ggfast.group.runtimes import EXECUTABLE_RUNTIME
 
 OTHER = FUNCTION.replace("counter", "other")
 CORE = "arn:aws:iot:eu-west-1:123456789012:thing/core"
@@ -100,6 +102,17 @@ def test_P4_a_deployment_is_refused_before_anything_is_touched(core: Core, tmp_p
 def test_P4_the_previous_group_is_restored_without_what_is_gone(core: Core, tmp_path: Path) -> None:
     assert list(asyncio.run(core.applier.restore(two_functions(volume(tmp_path / "unplugged"))))) == [FUNCTION]
     assert core.functions.calls == [("apply", [OTHER])]
+
+
+def test_a_function_that_was_deployed_and_is_wrong_all_the_same(
+    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "find_interpreter", lambda *_: "")
+    wrong = FunctionConfiguration(exec_args='"', runtime_override=EXECUTABLE_RUNTIME)
+    one, two = two_functions(volume(tmp_path)).functions
+    group = Group(functions=(replace(one, configuration=wrong), two))
+    assert "No closing quotation" in asyncio.run(core.applier.start(group))[FUNCTION]
+    assert core.functions.calls == [("adopt_all", [OTHER])]
 
 
 def test_models_that_cannot_be_prepared(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,20 @@ def test_problems_of_code(folder: Folder, layout: Layout, tmp_path: Path) -> Non
     assert problems_of(folder, layout) == ["Functions[0].Code"]
 
 
+def test_a_pipe_in_the_folder_stops_nothing(folder: Folder, layout: Layout) -> None:
+    folder.write()
+    (folder.path / "group.json").unlink()
+    os.mkfifo(folder.path / "group.json")
+    with pytest.raises(ConfigError, match="no regular file"):
+        stage_folder(folder.path, layout)
+    (folder.path / "group.json").unlink()
+    folder.write()
+    (folder.path / "certificates").mkdir(exist_ok=True)
+    os.mkfifo(folder.path / "certificates" / "device.pem")
+    with pytest.raises(StorageFailed, match="no regular file"):
+        stage_folder(folder.path, layout)
+
+
 def test_document_and_package_problems_come_together(folder: Folder, layout: Layout) -> None:
     folder.document["Functions"][0]["Code"] = "missing"
     folder.document["Functions"][1]["Timeout"] = 5

@@ -143,6 +143,13 @@ def test_handlers_by_runtime(runtime: str, good: list[str], bad: list[str]) -> N
     assert [handler for handler in bad if not handler_fault(language, handler)] == []
 
 
+def test_words_for_an_executable() -> None:
+    program = changed(changed(FULL, "F.FunctionRuntimeOverride", EXECUTABLE_RUNTIME), "Functions[0].Handler", "counter")
+    parse(changed(program, "F.ExecArgs", "-x 'two words'"))
+    assert "words with all quotes closed" in text_of(changed(program, "F.ExecArgs", "-x 'two words"), "F.ExecArgs")
+    parse(changed(FULL, "F.ExecArgs", "'"))  # nobody else's are looked at
+
+
 def test_ids_that_are_no_runtime() -> None:
     for name in ("", "python", "python4", "java", "nodejs12.y", "dotnetcore2.1", "arn:aws:greengrass:::runtime"):
         assert language_of(name) is None, name

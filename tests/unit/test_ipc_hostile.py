@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from ggfast import limits
-from ggfast.core.functions.invocations import Invocation
+from ggfast.core.functions.invocations import Invocation, InvokeStatus
 from ggfast.core.functions.worker import WorkerState
 from tests.unit.function_support import arn, run
 from tests.unit.http_support import Client, connected, request
@@ -178,5 +178,21 @@ def test_p7_a_topic_that_no_worker_can_be_told_is_dropped_and_counted() -> None:
             result = await asyncio.wait_for(http.world.manager.invoke(arn("gated"), b"0"), 20)
             assert result.payload == b"0"
             assert http.world.counters.get("functions.dropped.long_topic") == 1
+
+    run(body())
+
+
+def test_p7_a_context_too_long_for_a_header_reaches_no_program() -> None:
+    async def body() -> None:
+        async with a_world() as http, connected(http.port) as client:
+            worker = await http.loop_worker()
+            await http.poll(client, worker)
+            size = limits.HTTP_CONTEXT_BYTES_MAX
+            refused = await asyncio.wait_for(http.world.manager.invoke(worker.arn, b"", b'"%s"' % (b"x" * size)), 20)
+            assert refused.status is InvokeStatus.REFUSED
+            assert b"the limit of this function is 11264" in refused.payload
+            http.world.manager.submit(worker.arn, Invocation(b'"%s"' % (b"x" * (size - 2)), b"in"))
+            given = await client.answer()
+            assert (given.body, len(given.headers["x-amz-client-context"]) < 16_000) == (b"in", True)
 
     run(body())

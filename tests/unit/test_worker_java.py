@@ -202,6 +202,7 @@ def test_every_shape_of_handler(build: Build) -> None:
         ("exact", "0.1000000000000000000000000001", "0.1000000000000000000000000001"),
         ("big", "123456789012345678901234567890", "123456789012345678901234567890"),
         ("big", '"1e400000000"', "!the payload holds a string where the handler takes java.math.BigInteger"),
+        ("big", '"1e2147483647"', "!the payload holds a string where the handler takes java.math.BigInteger"),
         ("truth", "true", "false"),
         ("truth", '"no"', "!the payload holds a string where the handler takes boolean"),
         ("bytes", "abc", "cba"),

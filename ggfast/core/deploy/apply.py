@@ -108,6 +108,9 @@ class GroupApplier:
                 plans += [await aside(partial(self._plan, group, function))] if function.arn not in faults else []
             except DeploymentFailed as error:
                 faults[function.arn] = error
+            except (OSError, ValueError) as error:  # what nobody has thought of must not keep the core from starting
+                detail = f"Function {function.arn} cannot be prepared: {error}"
+                faults[function.arn] = DeploymentFailed("functions", detail, rolled_back=True)
         return plans, faults
 
     async def _serve(

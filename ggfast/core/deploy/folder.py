@@ -35,6 +35,7 @@ from ggfast.group.ondisk import write_deployed
 from ggfast.group.runtimes import Language, language_of
 from ggfast.group.validate import GroupRules, validate
 from ggfast.layout import Layout
+from ggfast.plainfile import open_plain
 
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{1,65536}-----END CERTIFICATE-----")
 _CERTIFICATE_SUFFIXES: Final = {".pem", ".crt"}
@@ -123,7 +124,7 @@ class _Stager:
     def _read_document(self) -> bytes:
         path = self.folder / "group.json"
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 data = file.read(limits.GROUP_FILE_BYTES_MAX + 1)
         except OSError as error:
             problem = Problem(str(path), error.strerror or "no readable file", "the group's document")
@@ -296,7 +297,7 @@ def _is_function_arn(arn: str) -> bool:
 def _read_certificates(file: Path) -> dict[str, bytes]:
     """Certificate id → PEM of every certificate in a file; keys and other text in it are passed over."""
     found = {}
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         text = stream.read(limits.CERTIFICATE_FILE_BYTES_MAX).decode("latin-1")
     for match in _PEM.finditer(text):
         try:

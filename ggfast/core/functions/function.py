@@ -15,7 +15,15 @@ from typing import Protocol
 
 from ggfast import limits
 from ggfast.core.functions.environment import WorkerPlan
-from ggfast.core.functions.invocations import Durations, Invocation, InvokeResult, InvokeStatus, refused, unhandled
+from ggfast.core.functions.invocations import (
+    Durations,
+    Invocation,
+    InvokeResult,
+    InvokeStatus,
+    Refusal,
+    refused,
+    unhandled,
+)
 from ggfast.core.functions.queue import WorkPool, WorkQueue
 from ggfast.core.functions.surroundings import Surroundings
 from ggfast.core.functions.worker import Worker, WorkerState
@@ -107,6 +115,13 @@ class FunctionRunner:
             invocation = queue.take()
             if invocation is None:
                 return
+            if (size := len(invocation.context)) > idle[-1].context_bytes_max:
+                most = idle[-1].context_bytes_max
+                self._around.counters.add("functions.refused.long_context")
+                self.figures.dropped += invocation.done is None
+                text = f"The client context is {size} bytes, the limit of this function is {most}"
+                invocation.finish(refused(text, Refusal.TOO_LARGE))
+                continue
             idle.pop().run(invocation)
         if len(queue):
             queue.absorb()

@@ -247,6 +247,11 @@ class Worker:
             self._owner.away(self)
 
     @property
+    def context_bytes_max(self) -> int:
+        """The longest client context it can be given."""
+        return limits.HTTP_CONTEXT_BYTES_MAX if self._by_request else limits.INVOKE_CONTEXT_BYTES_MAX
+
+    @property
     def may_have_earlier_work(self) -> bool:
         """Whether a result it brings may belong to an invocation of an earlier daemon."""
         return self._adopted and self.state is WorkerState.LOADING

@@ -138,7 +138,7 @@ final class Conversion {
             if (type == BigDecimal.class) {
                 return decimal;
             }
-            if (decimal.precision() - decimal.scale() > 400 || decimal.scale() > 400) {
+            if ((long) decimal.precision() - decimal.scale() > 400 || decimal.scale() > 400) {
                 throw mismatch(value, type); // as a whole number it would be digits without end
             }
             return whole(decimal.toBigInteger(), type, value);

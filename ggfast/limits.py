@@ -86,6 +86,9 @@ CERTIFICATE_WARNING_DAYS: Final = 30  # the time somebody needs to bring a new c
 
 # --- function workers (greengrass-core 6.1, 6.9; sandbox 10) ----------------------------------------------
 WORK_BYTES_MAX: Final = 8 * MIB  # all waiting work together; 1,024 of the largest messages would be 128 MiB
+WORK_SHARE_ITEMS: Final = 8  # invocations of one function that may wait whatever the others have waiting
+WORK_SHARE_PART: Final = 16  # but no more than this part of a lower maxWorkItemCount
+WORK_SHARE_BYTES: Final = 16 * KIB  # the same in bytes; 200 functions' shares are 3 MiB
 WORK_RING_BYTES_MAX: Final = 512 * KIB  # one function's arrivals of one loop turn: two whole reads of the broker
 INVOKE_CONTEXT_BYTES_MAX: Final = 65_535  # the length field of a worker frame
 INVOKE_RESULT_BYTES_MAX: Final = 1 * MIB - 64  # one worker frame less its head

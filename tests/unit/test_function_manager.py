@@ -96,12 +96,12 @@ def test_the_room_for_work_is_shared_and_given_back() -> None:
     first.offer(Invocation(b"", b"1"))
     first.offer(Invocation(b"", b"2"))
     second.offer(Invocation(b"", b"3"))
-    with pytest.raises(LimitReached, match="work items is 4, the limit is 3"):
-        second.offer(Invocation(b"", b"4"))
-    assert counters.get("functions.refused.work_items") == 1
     second.ring.offer(b"t", b"5", "x")
     second.absorb()
     assert len(second.ring) == 1  # no room: it stays where the router sees that the target is full
+    with pytest.raises(LimitReached, match="work items is 4, the limit is 3"):
+        second.offer(Invocation(b"", b"4"))
+    assert counters.get("functions.refused.work_items") == 1
     assert first.take() is not None
     second.absorb()
     assert (len(second.ring), pool.items) == (0, 3)
@@ -110,11 +110,33 @@ def test_the_room_for_work_is_shared_and_given_back() -> None:
     assert (pool.items, pool.bytes) == (0, 0)
 
 
+def test_a_function_that_takes_all_room_leaves_the_others_their_share() -> None:
+    pool = WorkPool(items_max=128)
+    greedy, other = WorkQueue(pool, Counters()), WorkQueue(pool, Counters())
+    for _ in range(128):
+        greedy.offer(Invocation(b"", b"x"))
+    with pytest.raises(LimitReached):
+        greedy.offer(Invocation(b"", b"x"))
+    for _ in range(limits.WORK_SHARE_ITEMS):
+        other.offer(Invocation(b"", b"y"))
+    with pytest.raises(LimitReached):
+        other.offer(Invocation(b"", b"y"))
+    assert pool.items == 128
+    assert len(other.clear()) == limits.WORK_SHARE_ITEMS
+    assert (pool.items, pool.bytes) == (128, 128)
+    other.offer(Invocation(b"", bytes(limits.WORK_SHARE_BYTES)))
+    with pytest.raises(LimitReached):
+        other.offer(Invocation(b"", b"y"))
+    other.clear()
+    greedy.clear()
+    assert (pool.items, pool.bytes) == (0, 0)
+
+
 def test_the_room_for_work_is_bounded_in_bytes() -> None:
     queue = WorkQueue(WorkPool(bytes_max=1000), Counters())
     queue.offer(Invocation(b"", bytes(900)))
     with pytest.raises(LimitReached):
-        queue.offer(Invocation(b"", bytes(200)))
+        queue.offer(Invocation(b"", bytes(limits.WORK_SHARE_BYTES + 1)))
 
 
 # --- pinned --------------------------------------------------------------------------------------------------

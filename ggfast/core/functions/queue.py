@@ -7,6 +7,7 @@
 While a worker is free a message goes from the ring straight to it. Otherwise the ring is emptied into `waiting`,
 which shares V1's 1,024 work items (greengrass-core 6.9) and a ceiling in bytes with all other functions. When that
 is used up messages stay in the ring until it refuses them too: then a publisher that asked for all or error learns it.
+A function of which little waits may have a few invocations more all the same: no other one can take that from it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class WorkQueue:
         self.ring = Ring(limits.WORK_ITEMS_MAX, limits.WORK_RING_BYTES_MAX, False)
         self._pool = pool
         self._counters = counters
-        self._waiting: deque[Invocation] = deque()
+        self._waiting: deque[tuple[Invocation, bool]] = deque()  # and whether it waits in the function's own share
+        self._own_bytes = 0
+        self._share_items = min(limits.WORK_SHARE_ITEMS, pool.items_max // limits.WORK_SHARE_PART)
         self._topic = b""
         self._context = b""
 
@@ -61,9 +64,10 @@ class WorkQueue:
         return len(self._waiting) + len(self.ring)
 
     def offer(self, invocation: Invocation) -> None:
-        """Append a direct invocation. Raises LimitReached when the shared room is used up."""
+        """Append a direct invocation. Raises LimitReached when the shared room is used up, and the small share that
+        each function has for itself: one that fills all room with work for itself must not silence the others."""
         self.absorb()
-        if not self._pool.has_room(invocation.size):
+        if not self._pool.has_room(invocation.size) and not self._has_share(invocation.size):
             self._counters.add("functions.refused.work_items")
             raise LimitReached("the number of waiting work items", self._pool.items + 1, self._pool.items_max)
         self._append(invocation)
@@ -76,8 +80,11 @@ class WorkQueue:
     def take(self) -> Invocation | None:
         """The oldest work."""
         if self._waiting:
-            invocation = self._waiting.popleft()
-            self._pool.give(invocation.size)
+            invocation, is_own = self._waiting.popleft()
+            if is_own:
+                self._own_bytes -= invocation.size
+            else:
+                self._pool.give(invocation.size)
             return invocation
         return self._arrived()
 
@@ -99,9 +106,19 @@ class WorkQueue:
             found.append(invocation)
         return found
 
+    def _has_share(self, size: int) -> bool:
+        """Whether little of this function waits. Not while messages wait in the ring: they came before."""
+        if len(self.ring) or len(self._waiting) >= self._share_items:
+            return False
+        return self._own_bytes + size <= limits.WORK_SHARE_BYTES
+
     def _append(self, invocation: Invocation) -> None:
-        self._pool.take(invocation.size)
-        self._waiting.append(invocation)
+        is_own = not self._pool.has_room(invocation.size) and self._has_share(invocation.size)
+        if is_own:
+            self._own_bytes += invocation.size
+        else:
+            self._pool.take(invocation.size)
+        self._waiting.append((invocation, is_own))
 
     def _arrived(self) -> Invocation | None:
         """The ring's oldest message; one whose topic no worker can be told is dropped."""

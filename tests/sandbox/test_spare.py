@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.harness import Sandbox
+from tests.sandbox.test_supervisor import alive
 
 SEEN = """
 def attempt():
@@ -131,4 +132,4 @@ def test_it_ends_with_the_supervisor() -> None:
         ahead = waiting(own)
         os.kill(own.pid, signal.SIGKILL)
         own.wait_supervisor()
-        own.wait_for(lambda: not Path(f"/proc/{ahead}").exists() or "Z" in Path(f"/proc/{ahead}/stat").read_text())
+        own.wait_for(lambda: not alive(ahead))

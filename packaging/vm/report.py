@@ -121,7 +121,8 @@ def document(v2: Run, without_memory: Run, rows: Sequence[tuple[int, str, str, s
 
 def verdict(run: Run) -> str:
     """The line of `doctor` that says what functions get."""
-    return next((line.strip() for line in run.doctor.splitlines() if "container" in line), "no answer")
+    found = (line.partition(":")[2].strip() for line in run.doctor.splitlines() if line.startswith("Functions get:"))
+    return next(found, "no answer")
 
 
 def facts_of(run: Run) -> str:

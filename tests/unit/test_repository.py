@@ -20,7 +20,7 @@ WORKERS = PACKAGE / "core" / "workers"
 
 # Lowest first. Packages of one level do not know each other; a package knows itself and everything lower.
 LEVELS = (
-    "errors limits clock counters",
+    "errors limits plainfile clock counters",
     "arns fields layout log",
     "settings",
     "crypto_settings",

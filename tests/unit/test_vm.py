@@ -215,7 +215,12 @@ def test_results_come_from_the_second_disk(vm: SimpleNamespace, tmp_path: Path) 
 
 def result(report: ModuleType, status: str, junit: str) -> object:
     facts = '{"kernel": "6.1", "command line": "quiet cgroup_disable=memory"}'
-    files = {"status": status, "junit.xml": junit, "facts.json": facts, "doctor.txt": "a\nFunctions get: full containers\n"}
+    files = {
+        "status": status,
+        "junit.xml": junit,
+        "facts.json": facts,
+        "doctor.txt": "a\nFunctions get: full containers\n",
+    }
     return report.read(files, 90.0, emulated=True)
 
 

@@ -112,8 +112,16 @@ cdef extern from *:
         gg_mount_attr attr = {set, clear, 0, 0};
         return syscall(GG_mount_setattr, AT_FDCWD, path, flags, &attr, sizeof attr);
     }
+    /* Not the C library's: that refuses the two signals it keeps for itself, and make, for one, starts its programs
+       with both ignored. All zeros is the default action in every architecture's form. */
+    static void gg_default_signal(int number) {
+        const char defaults[64] = {0};
+        syscall(SYS_rt_sigaction, number, defaults, NULL, 8);
+    }
     static int gg_reset_signals(int ignored_too) {
         sigset_t none;
+        gg_default_signal(32);
+        gg_default_signal(33);
         if (ignored_too) { signal(SIGPIPE, SIG_DFL); signal(SIGXFSZ, SIG_DFL); }
         sigemptyset(&none);
         return sigprocmask(SIG_SETMASK, &none, NULL);

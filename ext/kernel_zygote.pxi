@@ -111,7 +111,7 @@ cdef extern from *:
     }
     static void gg_default_signals(void) {
         int number;
-        for (number = 1; number <= 64; number++) signal(number, SIG_DFL);
+        for (number = 1; number <= 64; number++) gg_default_signal(number);
     }
     static int gg_is_child(int pid) {  /* alive or a zombie, but not reaped: then the number is still its own */
         siginfo_t info;

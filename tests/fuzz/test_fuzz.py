@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz import corpus, packets, world
 
 REPLAY = Path(__file__).with_name("replay.py")
-CHANGED = {"framing": 20_000, "session": 1_500}  # some seconds together
+CHANGED = {"framing": 10_000, "session": 1_500}  # some seconds together
 
 
 @pytest.mark.parametrize("target", corpus.TARGETS)

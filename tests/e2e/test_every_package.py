@@ -206,3 +206,13 @@ def test_p9_bytes_of_every_package(core: Core, package: str, probe: Device) -> N
     topic, payload = probe.expect()
     assert topic == f"out/{package}-bytes/bytes"
     assert payload == data[::-1]
+
+
+def test_java_functions_share_the_class_data_made_at_deployment(core: Core) -> None:
+    assert asked(core, "java", "nothing special")["status"] == "OK"
+    (archive,) = (core.root / "ggc" / "deployment" / "lambda" / function_arn("java") / ".ggfast").glob("*.jsa")
+    rows = json.loads(core.command("functions", "--json").stdout)["functions"]
+    (pid,) = next(row["pids"] for row in rows if row["name"] == "java")
+    assert f"/lambda/.ggfast/{archive.name}" in Path(f"/proc/{pid}/maps").read_text()
+    (other,) = (core.root / "ggc" / "deployment" / "lambda" / function_arn("java-bytes") / ".ggfast").glob("*.jsa")
+    assert other.stat().st_ino == archive.stat().st_ino, "a copy each instead of one file"

@@ -35,6 +35,7 @@ LEVEL = {name: height for height, names in enumerate(LEVELS) for name in names.s
 
 # Each third-party package and the only places that may import it. What is not listed may not be imported at all.
 DOORS = {
+    "aiohttp": ("cloud/",),
     "aiomqtt": ("net/mqttclient.py",),
     "cgroupspy": ("sandbox/", "cli/doctor_machine.py"),
     "cryptography": ("cli/cert.py", "cloud/"),
@@ -42,7 +43,7 @@ DOORS = {
     "orjson": ("storage/", "net/", "mqtt/", "group/", "shadows/", "core/", "cloud/", "config.py", "fields.py"),
     "paho": ("cli/",),
     "prctl": ("sandbox/", "cli/doctor.py"),
-    "sqlite_utils": ("storage/", "cloud/"),
+    "sqlite_utils": ("cloud/store/",),
     "uvloop": ("core/", "cloud/", "cli/"),
 }
 TEXT_SUFFIXES = {".py", ".pyx", ".pxd", ".pyi", ".md", ".txt", ".sh", ".js", ".java", ".c", ".h", ".toml", ""}

@@ -1,0 +1,77 @@
+"""Files by the SHA-256 of their content: code of functions, models, archives.
+
+    DIR/<first two hex digits>/<digest>
+
+A file appears under its name only when all of it is on disk, so a name that is there has its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from ggfast.errors import StorageFailed
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ArtifactFolder:
+    """See the module. Everything blocks; safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, content: bytes) -> str:
+        """See `surroundings.Artifacts`."""
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.path(digest)
+        if path.is_file() and path.stat().st_size == len(content):
+            return digest
+        part = path.with_name(f".{digest}.{secrets.token_hex(8)}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_directory(path.parent)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise StorageFailed(f"the artifact {digest} of {len(content)} bytes cannot be kept: {error}.") from error
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """See `surroundings.Artifacts`."""
+        try:
+            content = self.path(digest).read_bytes()
+        except OSError as error:
+            raise StorageFailed(f"the artifact {digest} cannot be read: {error}.") from error
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise StorageFailed(f"the artifact {digest} is damaged.", hint="Restore it from a backup.")
+        return content
+
+    def size(self, digest: str) -> int:
+        """See `surroundings.Artifacts`."""
+        try:
+            return self.path(digest).stat().st_size
+        except OSError:
+            return -1
+
+    def path(self, digest: str) -> Path:
+        """Where the file lies. Raises StorageFailed for what is no digest."""
+        if _DIGEST.fullmatch(digest) is None:
+            raise StorageFailed(f"{digest[:80]!r} is no SHA-256 in hex")
+        return self._folder / digest[:2] / digest
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""From a request's members to a handler's reply: shapes, permission, client tokens, one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ggfast.cloud.faults import Fault
+from ggfast.cloud.limits import CLIENT_TOKEN_S
+from ggfast.cloud.operations import CLIENT_TOKEN, Call, Operation, Principal, Reply, Service
+from ggfast.cloud.shapes import Wrong
+from ggfast.cloud.store.interface import Store, Transaction
+from ggfast.cloud.surroundings import Surroundings
+
+TOKENS = "client-token"
+
+
+class Dispatcher:
+    """Runs operations on a store."""
+
+    def __init__(self, cloud: Surroundings, store: Store) -> None:
+        self.cloud = cloud
+        self.store = store
+
+    async def run(
+        self,
+        service: Service,
+        operation: Operation,
+        members: Mapping[str, object],
+        principal: Principal,
+        region: str,
+    ) -> Reply:
+        """The handler's reply. Raises Fault, or StorageFailed. `members` are decoded JSON values by member name."""
+        try:
+            params = operation.takes.read(dict(members), "")
+        except Wrong as wrong:
+            raise service.invalid(wrong) from wrong
+        self._check_permission(service, operation, params, principal, region)
+        prepared = None
+        if operation.before is not None:
+            prepared = await asyncio.to_thread(operation.before, self.cloud, params)
+
+        def work(tx: Transaction) -> Reply:
+            call = Call(self.cloud, tx, service, region, principal, params, prepared)
+            if operation.writes and params.get(CLIENT_TOKEN):
+                return _once(call, operation)
+            return operation.handler(call)
+
+        return await (self.store.write(work) if operation.writes else self.store.read(work))
+
+    def _check_permission(
+        self, service: Service, operation: Operation, params: Mapping[str, Any], principal: Principal, region: str
+    ) -> None:
+        action = f"{service.prefix}:{operation.name}"
+        resource = operation.arn(service.name, self.cloud.account, region, params)
+        if not principal.allows(action, resource):
+            code = "AccessDenied" if service.protocol == "query" else "AccessDeniedException"
+            raise Fault(
+                code,
+                f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}",
+                status=403,
+            )
+
+
+def _once(call: Call, operation: Operation) -> Reply:
+    """The same answer for the same client token, without doing it again (cloud-api 2)."""
+    parent = f"{call.home}/{call.service.name}.{operation.name}"
+    token = call.params[CLIENT_TOKEN]
+    digest = hashlib.sha256(orjson.dumps(call.params, option=orjson.OPT_SORT_KEYS, default=repr)).hexdigest()
+    now = call.cloud.clock.wall()
+    known = call.tx.get(TOKENS, parent, token)
+    if known is not None and now - known["at"] < CLIENT_TOKEN_S:
+        if known["digest"] != digest:
+            raise Fault(
+                call.service.invalid_code,
+                f"Client token '{token}' was used for another request of {operation.name}; use a new token.",
+            )
+        return Reply(known["members"], known["status"])
+    reply = operation.handler(call)
+    call.tx.put(
+        TOKENS,
+        parent,
+        token,
+        {"digest": digest, "at": now, "members": dict(reply.members), "status": reply.status},
+        {"hour": [str(int(now // 3_600))]},
+    )
+    return reply

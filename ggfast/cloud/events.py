@@ -1,0 +1,45 @@
+"""What handlers tell the rest of the cloud; delivered on the loop once their transaction is on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Hand a message to the broker for whoever subscribed, as the cloud itself."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionsChanged:
+    """Policies or attachments are different: look up again what was remembered. `certificate_id` "": all of them."""
+
+    certificate_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEnded:
+    """A certificate is no longer active: its connections end."""
+
+    certificate_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateTrusted:
+    """A certificate that our CA did not sign became a trust anchor of its own."""
+
+    certificate_pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentReady:
+    """A core has a new deployment to fetch."""
+
+    region: str
+    thing_name: str
+    deployment_id: str

@@ -1,0 +1,77 @@
+"""What handlers may use beside the store: who we are, time, keys, files, names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from ggfast.clock import Clock
+
+
+class Sealer(Protocol):
+    """Keeps secrets unreadable to whoever has only the store's files."""
+
+    def seal(self, secret: bytes, purpose: str) -> str:
+        """Text that only `unseal` with the same purpose turns back."""
+
+    def unseal(self, sealed: str, purpose: str) -> bytes:
+        """The secret. Raises CorruptRecord for a text that was not sealed here for that purpose."""
+
+
+class Artifacts(Protocol):
+    """Files by the SHA-256 of their content: code of functions, models."""
+
+    def keep(self, content: bytes) -> str:
+        """Write `content`, on disk when this returns; its SHA-256 in hex. Blocks. Raises StorageFailed."""
+
+    def read(self, digest: str) -> bytes:
+        """The content. Blocks. Raises StorageFailed for an unknown or damaged one."""
+
+    def size(self, digest: str) -> int:
+        """Its bytes, -1 if there is none."""
+
+
+class Authority(Protocol):
+    """Makes keys and certificates. Everything blocks for up to a second: call it in an operation's `before`."""
+
+    ca_pem: str  # of the CA that signs device certificates and our own servers'
+
+    def new_keys_and_certificate(self, common_name: str) -> tuple[str, str, str]:
+        """(certificate PEM, public key PEM, private key PEM) of a new client certificate."""
+
+    def certificate_for(self, csr_pem: str) -> str:
+        """A client certificate for a signing request. Raises ValueError with the reason."""
+
+    def check(self, certificate_pem: str) -> tuple[str, float, float]:
+        """(certificate id, not before, not after) of one PEM certificate; times in seconds since 1970.
+        The id is SHA-256 of the DER form, in hex. Raises ValueError with the reason."""
+
+    def new_group_ca(self, common_name: str) -> tuple[str, str]:
+        """(certificate PEM, private key PEM) of a new group CA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Names under which clients reach us: "host" or "host:port", and the API's URL."""
+
+    api_url: str
+    mqtt: str
+    https: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """One cloud, as its handlers see it."""
+
+    account: str
+    clock: Clock
+    sealer: Sealer
+    artifacts: Artifacts
+    authority: Authority
+    endpoints: Endpoints
+
+
+def timestamp(seconds: float) -> str:
+    """ISO 8601 with milliseconds and Z, as Greengrass writes it (cloud-api 3)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds * 1000) % 1000:03d}Z"

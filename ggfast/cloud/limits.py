@@ -22,6 +22,15 @@ CLIENT_TOKEN_S = 86_400  # how long a client token brings the same answer
 # --- iot registry --------------------------------------------------------------------------------------
 
 # --- shadows, jobs -------------------------------------------------------------------------------------
+SHADOW_TOMBSTONE_S = 172_800  # two days: a shadow made again within them goes on from its old version
+PUBLISH_BYTES_MAX = 131_072  # payload of one message (greengrass-core 16)
+JOB_DOCUMENT_CHARACTERS_MAX = 32_768  # the service model's bound
+JOB_TARGETS_MAX = 100  # things and groups named by one job: the service's quota
+JOB_NOTIFY_MAX = 15  # executions in one message on `jobs/notify`: the service's bound
+JOB_DETAILS_MAX = 32_768  # characters of keys and values in an execution's status details: the service's bound
+JOB_TIMEOUT_MINUTES_MAX = 10_080  # seven days, for executions and for their steps: the service's bound
+JOB_ROLLOUT_MAX_PER_MINUTE = 1_000  # executions begun in a minute at most; also without a rollout configuration
+JOB_EXPIRE_BATCH = 1_000  # jobs and executions looked at in one pass, so that one transaction stays short
 
 # --- functions, roles, secrets -------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@ CLIENT_TOKEN_S = 86_400  # how long a client token brings the same answer
 # --- greengrass ----------------------------------------------------------------------------------------
 
 # --- iot registry --------------------------------------------------------------------------------------
+POLICY_CHARACTERS_MAX = 20_480  # of any policy document: twice the largest an IAM role may have
+POLICY_STATEMENTS_MAX = 200  # of a document; a decision looks at every one
+POLICY_TEXTS_MAX = 500  # actions, resources or values of one element
+POLICY_TEXT_MAX = 2_048  # characters of one of them: as long as a resource's name may be
 
 # --- shadows, jobs -------------------------------------------------------------------------------------
 SHADOW_TOMBSTONE_S = 172_800  # two days: a shadow made again within them goes on from its old version

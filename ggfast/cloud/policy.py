@@ -175,14 +175,16 @@ def _plain(value: object) -> object:
 
 
 def _texts(value: object, what: str) -> list[str]:
-    texts = value if isinstance(value, list) else [value]
-    if not 1 <= len(texts) <= POLICY_TEXTS_MAX:
-        raise ValueError(f"{what} has {len(texts)} entries, expected 1 to {POLICY_TEXTS_MAX}")
-    for text in texts:
+    entries = value if isinstance(value, list) else [value]
+    if not 1 <= len(entries) <= POLICY_TEXTS_MAX:
+        raise ValueError(f"{what} has {len(entries)} entries, expected 1 to {POLICY_TEXTS_MAX}")
+    texts: list[str] = []
+    for text in entries:
         if not isinstance(text, str):
             raise ValueError(f"{what} has {_kind(text)}, expected a string")
         if len(text) > POLICY_TEXT_MAX or (not text and not what.startswith("condition")):
             raise ValueError(f"{what} has a text of {len(text)} characters, expected 1 to {POLICY_TEXT_MAX}")
+        texts.append(text)
     return texts
 
 

@@ -222,9 +222,9 @@ def _read_places(service: Service, asked: Asked, request: Request) -> dict[str, 
             expected = "one of " + ", ".join(sorted(known)) if known else "no query"
             raise Wrong(key[:80], "an unknown query parameter", expected)
     for name, member in takes.members.items():
-        text = request.headers.get((member.wire or name).lower()) if member.where == "header" else None
-        if text is not None:
-            found[name] = member.shape.read_text(text, name)
+        given = request.headers.get((member.wire or name).lower()) if member.where == "header" else None
+        if given is not None:
+            found[name] = member.shape.read_text(given, name)
     return found
 
 

@@ -22,6 +22,7 @@ from ggfast.cloud.limits import (
 )
 from ggfast.cloud.operations import Principal
 from ggfast.cloud.policy import PolicyDocument, decide
+from ggfast.cloud.protocols import Request
 from ggfast.cloud.rates import Rates
 from ggfast.cloud.signing import Claim, NotBelieved, Reason, check_claim, verify
 from ggfast.cloud.store.interface import Store
@@ -32,7 +33,7 @@ _NOT_VALID = "The security token included in the request is invalid."
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A key that is known and active, opened. `rate` names whose requests are counted together."""
+    """A key that is known and active, opened."""
 
     secret: bytes
     principal: Principal
@@ -58,20 +59,18 @@ class Access:
         except NotBelieved as refused:
             raise self._count(refused, source) from refused
 
-    def check(
-        self,
-        claim: Claim,
-        identity: Identity,
-        method: str,
-        raw_path: str,
-        raw_query: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        source: str,
-    ) -> None:
-        """Compare the signature. Raises NotBelieved. Not blocking, but it hashes the body."""
+    def check(self, claim: Claim, identity: Identity, request: Request, source: str) -> None:
+        """Compare the signature with the whole request. Raises NotBelieved. Not blocking, but it hashes the body."""
         try:
-            verify(claim, identity.secret, method, raw_path, raw_query, headers, body)
+            verify(
+                claim,
+                identity.secret,
+                request.method,
+                request.raw_path,
+                request.raw_query,
+                request.headers,
+                request.body,
+            )
         except NotBelieved as refused:
             raise self._count(refused, source) from refused
 

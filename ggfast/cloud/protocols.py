@@ -214,7 +214,7 @@ def _read_places(service: Service, asked: Asked, request: Request) -> dict[str, 
     for name, text in asked.path_members.items():
         found[name] = takes.members[name].shape.read_text(text, name)
     known = {member.wire or name: (name, member) for name, member in takes.members.items() if member.where == "query"}
-    for key, texts in _query(request.raw_query).items():
+    for key, texts in read_query(request.raw_query).items():
         if key in known:
             name, member = known[key]
             found[name] = _read_texts(member, texts, name)
@@ -236,7 +236,8 @@ def _read_texts(member: Member, texts: list[str], name: str) -> Any:
     return member.shape.read_text(texts[0], name)
 
 
-def _query(raw_query: str) -> dict[str, list[str]]:
+def read_query(raw_query: str) -> dict[str, list[str]]:
+    """The values of each parameter of a query, decoded. Raises Wrong."""
     found: dict[str, list[str]] = {}
     for part in raw_query.split("&") if raw_query else ():
         name, _, value = part.partition("=")

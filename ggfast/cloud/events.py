@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Hand a message to the broker for whoever subscribed, as the cloud itself."""
+    """Hand a message to the broker for whoever subscribed, as the cloud itself.
+
+    `home` is the account and region whose devices it is for: topics of regions know nothing of each other. "": of all.
+    """
 
     topic: str
     payload: bytes
     qos: int = 0
     retain: bool = False
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +47,8 @@ class DeploymentReady:
     region: str
     thing_name: str
     deployment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysChanged:
+    """Access keys were made, removed or switched: opened ones are forgotten."""

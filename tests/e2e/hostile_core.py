@@ -361,11 +361,16 @@ def ends(core: Core, name: str) -> list[dict[str, Any]]:
 
 def daemon_kb(core: Core, seconds: float = patience(3.0)) -> int:
     """The daemon's own memory, what it shares with nobody: the least of some seconds, when buffers are given back."""
-    path = Path(f"/proc/{core.daemon_pid()}/smaps_rollup")
     readings = []
     until = time.monotonic() + seconds
     while not readings or time.monotonic() < until:
-        lines = path.read_text().splitlines()
-        readings.append(sum(int(line.split()[1]) for line in lines if line.startswith(("Private_D", "Private_C"))))
+        readings.append(sum(private_kb(core)))
         time.sleep(0.1)
     return min(readings)
+
+
+def private_kb(core: Core) -> tuple[int, int]:
+    """The same at this moment: pages of files that nobody else has mapped just now, and all others."""
+    lines = Path(f"/proc/{core.daemon_pid()}/smaps_rollup").read_text().splitlines()
+    sizes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Private_")}
+    return sizes["Private_Clean"], sizes["Private_Dirty"]

@@ -28,6 +28,7 @@ from tests.e2e.hostile_core import (
     daemon_kb,
     ends,
     outcome,
+    private_kb,
     status_of,
     undisturbed,
 )
@@ -251,11 +252,13 @@ def test_row_50_memory_of_the_daemon(core: Core, probe: Device, watch: Watch) ->
     for do in ("huge", "deaf"):
         attack(probe, "hostile-user", do)
     before = daemon_kb(core)
+    print(f"clean and dirty: {private_kb(core)} KB")  # who sees this fail wants to know which, and since when
     with undisturbed(core, watch):
         for _ in range(12):
             for who in ("user", "root"):
                 assert attack(probe, f"hostile-{who}", "huge")["error"] == "Unhandled"
                 assert attack(probe, f"hostile-{who}", "deaf")["error"] == "Unhandled"
+            print(f"clean and dirty: {private_kb(core)} KB")
     grown_kb = daemon_kb(core) - before
     print(f"the daemon grew by {grown_kb} KB")
     assert grown_kb < MEMORY_GROWTH_KB_MAX

@@ -106,6 +106,12 @@ cdef class Session(Recipient):
             problem = error
         return self.finish(problem)
 
+    def wait(self):
+        """Handle no input until `resume`: it is not known yet who this is."""
+        self.held = True
+        if self.owner is not None:
+            self.owner.pause_reading()
+
     def resume(self):
         """Go on with the input that waited; reading starts again unless it has to wait once more."""
         cdef Py_ssize_t used

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ggfast._ext.buffers import take_released
@@ -100,6 +100,9 @@ class Broker:
         self.retained = Retained(limits.retained_bytes_max, counters)
         self.absent = AbsentSessions(router, limits.sessions_offline_max, counters, self.publish_will)
         self.system = SystemTopics(self)
+        # Asked with the certificate (DER) of each new connection: False, and nothing of it is handled before the
+        # callback is called. For owners that look clients up elsewhere: `hooks.authenticate` must not wait.
+        self.prepare: Callable[[bytes | None, Callable[[], None]], bool] | None = None
         self.started_at = clock.monotonic()
         self.clients_most = 0
         self.listeners: set[Listener] = set()

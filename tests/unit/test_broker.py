@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from ggfast._ext.buffers import crc32c
-from ggfast._ext.framing import Connack, Connect, Publish, Subscribe, Will, decode, encode
+from ggfast._ext.framing import Connack, Connect, Publish, Suback, Subscribe, Will, decode, encode
 from ggfast._ext.routes import Router
 from ggfast.clock import SystemClock
 from ggfast.counters import Counters
@@ -315,3 +316,29 @@ async def hello(port: int, name: str) -> tuple[asyncio.StreamReader, asyncio.Str
     writer.write(encode(Connect(4, True, 0, name)))
     assert decode(await reader.readexactly(4)) == Connack(False, 0)
     return reader, writer
+
+
+# --- owners that must look clients up first --------------------------------------------------------------
+
+
+def test_nothing_of_a_connection_is_handled_before_its_owner_knows_the_client() -> None:
+    world = MemoryBroker()
+    waiting: list[Callable[[], None]] = []
+
+    def prepare(certificate: bytes | None, ready: Callable[[], None]) -> bool:
+        assert certificate is None
+        waiting.append(ready)
+        return len(waiting) > 2
+
+    world.broker.prepare = prepare
+    client = world.open()
+    assert client.ask(encode(Connect(4, True, 0, "a")) + encode(Subscribe(1, ((b"t", 0),)))) == []
+    assert not client.transport.reading
+    waiting[0]()
+    assert client.take() == [Connack(False, 0), Suback(1, (0,))]
+    assert client.transport.reading
+    gone = world.open()
+    gone.hang_up()
+    waiting[1]()
+    assert gone.take() == []
+    assert world.connect("known").connack == Connack(False, 0)

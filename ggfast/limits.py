@@ -38,6 +38,12 @@ FUNCTION_TIMEOUT_S_DEFAULT: Final = 3
 WORK_ITEMS_MAX: Final = 1_024
 ON_DEMAND_WORKERS_MAX: Final = 25
 
+# --- shadows (greengrass-core 9) --------------------------------------------------------------------------
+SHADOW_STATE_BYTES_MAX: Final = 8 * KIB  # desired and reported as compact JSON, without metadata: the service's quota
+SHADOW_DEPTH_MAX: Final = 8  # levels below desired or reported; the service's quota
+SHADOW_REQUEST_BYTES_MAX: Final = 128 * KIB  # one message; blanks and removed members may make it larger than the state
+SHADOW_TOKEN_BYTES_MAX: Final = 64  # clientToken, in UTF-8; the service's bound
+
 # --- control socket -------------------------------------------------------------------------------------
 CONTROL_REQUEST_BYTES_MAX: Final = 1 * MIB  # an `invoke` carries its payload: 256 KiB of binary in JSON, with room
 CONTROL_CONNECTIONS_MAX: Final = 16  # tools of one operator; bounds the memory behind the socket

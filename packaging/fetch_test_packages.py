@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,33 @@ MAVEN = (  # what Java functions bundle: Lambda's interfaces, and the JSON mappe
 )
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"  # Maven's own default, said aloud
 
+DEVICE_SDKS = (  # Python 3.11 on x86_64
+    Package("AWSIoTPythonSDK", "1.6.2", "sha256-Ej70VSsLf2ctoqXUcW9Z/U0ZSRVC9MV84GvwuCh74tc="),
+    Package("awsiotsdk", "1.31.0", "sha256-zME7BvroFd4iNVjaCzNU36MQOTzxlhl847R0QgTsFho="),
+    Package("awscrt", "0.36.1", "sha256-roFteCO9P1woppayV6NpR40FwROquV78DY6CyWNtTaE="),
+)
+CLOUD_TOOLS = (  # the AWS CLI and deployment tools with all they import; Python 3.11 on x86_64
+    Package("awscli", "1.46.3", "sha256-lMVhwbGyzwl47I2H2VbCbIB1VUOFk+7CnqkGArlRjPs="),
+    Package("boto3", "1.44.5", "sha256-cMPgQJeUsp7BkAvK/waVtzI0otMv+u01BFuUyqJiEqU="),
+    Package("botocore", "1.44.5", "sha256-jxalbR3/El3WUyKuAh76e6UZWm21ECuWhiVmBVt0iSE="),
+    Package("colorama", "0.4.6", "sha256-Tx2ZkfWswMoRn51ENiC3f51rM3A+UQEcFrr1evsoX8Y="),
+    Package("docutils", "0.19", "sha256-Xh3k2En+4CxjsECko/1Wf0qxBN79ilUR+7wkqKAX77w="),
+    Package("fire", "0.7.1", "sha256-5D/YpQM6kAHn4pc7q5YHBpS58S8uDs+W1Gg5cbWrGII="),
+    Package("gg-group-setup", "0.5.3", "sha256-NNVe/9rmgz0B62Xc7CEzMy03LfgBjXXpW7W6CxivJ00="),
+    Package("jmespath", "1.1.0", "sha256-pWYxGN5JCMkXKb6grK3KVlJusmmOg94QzRFq4PTpfGQ="),
+    Package("pyasn1", "0.6.5", "sha256-QBew/OElCWuFc7OcmJ/bGksZz3YeaDOYGEVQ/qDmZYc="),
+    Package("python-dateutil", "2.9.0.post0", "sha256-qLK8e/+uKCKByBQKl9OqnBTaCxNt/oP4UO6ppfdHBCc="),
+    Package("PyYAML", "6.0.3", "sha256-uLsIZMWigCT6yKYyxEPIfFqm8hXAsSbESa4aFQQS8x0="),
+    Package("rsa", "4.7.2", "sha256-ePmpv0574MXe1FgzJudGHjo8Wq4kBzZItL36eX14ydI="),
+    Package("s3transfer", "0.19.3", "sha256-JOt1NYBDBjVeMclSqQAiv1svnXYPmhEGLHSTohfAhVM="),
+    Package("six", "1.17.0", "sha256-RyHzke2QVB/drKtaz5R6oNPcfSey4ejtor6JcFhsMnQ="),
+    Package("termcolor", "3.3.0", "sha256-z2Qu+trwqOu79Lx6Mc7C+bXyGp9yb0zLsIGSycJvQ6U="),
+    Package("urllib3", "2.8.0", "sha256-DPPK5WjTaqlXayjfs18RMo8cuXTKdkfZR167hsdaxuM="),
+    Package("greengo", "1.0.7", "sha256-qlxtBRUE6WCLM90YZKsQHTnbHufVWvd9AbCAirjObvA="),
+    Package("gud", "2.0.18", "sha256-5/V5QqgzOibZNDoZJo8WZF5qq2Y2eplrY4UKSw5xkwo="),
+)
+APART = {"greengo", "gud"}  # both bring a module of the name greengo
+
 
 def main(arguments: list[str]) -> int:
     """Fetch one kind and print its directory."""
@@ -99,8 +127,7 @@ def fetch(kind: str) -> Path:
             return target
         fresh = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=PLACE))
         try:
-            for package in packages:
-                put(package, fresh)
+            put(packages, fresh)
             fresh.chmod(0o755)
             os.rename(fresh, target)
         finally:
@@ -130,6 +157,47 @@ def put_maven(package: Package, place: Path) -> None:
         shutil.copyfile(jar, place / jar.name)
 
 
+def put_python(packages: tuple[Package, ...], place: Path) -> None:
+    """Unpack pure or prebuilt Python packages, as pip would; those in APART into a directory of their own."""
+    with tempfile.TemporaryDirectory() as directory:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+        wanted = [f"{package.name}=={package.version}" for package in packages]
+        run([*pip, "--no-deps", "--no-build-isolation", *wanted], directory)
+        for package in packages:
+            name = package.name.lower().replace("-", "_")
+            (archive,) = (path for path in Path(directory).iterdir() if spelled(path).startswith(f"{name}_"))
+            check(package, archive)
+            unpack_python(archive, place / package.name if package.name in APART else place, package.name)
+
+
+def spelled(path: Path) -> str:
+    """A file's name with all separators alike: registries spell them in several ways."""
+    return path.name.lower().replace("-", "_")
+
+
+def unpack_python(archive: Path, target: Path, name: str) -> None:
+    """Put a wheel's files, or the one module of a source archive, into `target`."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(target)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        with tarfile.open(archive) as members:
+            members.extractall(directory)  # its content is pinned
+        (unpacked,) = Path(directory).glob(f"{name}-*/")
+        shutil.copytree(unpacked / name, target / name)
+
+
+def one_by_one(put: Callable[[Package, Path], None]) -> Callable[[tuple[Package, ...], Path], None]:
+    """A function for one package as one for all of a kind."""
+
+    def put_all(packages: tuple[Package, ...], place: Path) -> None:
+        for package in packages:
+            put(package, place)
+
+    return put_all
+
+
 def run(command: list[str], directory: str) -> None:
     """Run a registry's client; raises Failed with its last words."""
     program = shutil.which(command[0])
@@ -151,9 +219,11 @@ def check(package: Package, file: Path) -> None:
         raise Failed(f"{package.name} {package.version} is {algorithm}-{digest}, expected {package.digest}")
 
 
-KINDS: dict[str, tuple[tuple[Package, ...], Callable[[Package, Path], None]]] = {
-    "maven": (MAVEN, put_maven),
-    "npm": (NPM, put_npm),
+KINDS: dict[str, tuple[tuple[Package, ...], Callable[[tuple[Package, ...], Path], None]]] = {
+    "cloud-tools": (CLOUD_TOOLS, put_python),
+    "device-sdks": (DEVICE_SDKS, put_python),
+    "maven": (MAVEN, one_by_one(put_maven)),
+    "npm": (NPM, one_by_one(put_npm)),
 }
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _CLIENT_NOT_AFTER = datetime.datetime(2049, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 _BACKDATE = datetime.timedelta(minutes=2)  # clocks of devices and servers differ
-_CA_LIFE = datetime.timedelta(days=20 * 365)
+CA_LIFE = datetime.timedelta(days=20 * 365)
 _SERVER_LIFE = datetime.timedelta(days=825)  # what current TLS clients accept at most
 _RSA_BITS = 2_048
 _CSR_BITS_MIN = 2_048
@@ -41,7 +41,7 @@ class CertificateAuthority:
         now = datetime.datetime.now(datetime.UTC)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
         certificate = (
-            _begun(name, name, key.public_key(), now - _BACKDATE, now + _CA_LIFE)
+            _begun(name, name, key.public_key(), now - _BACKDATE, now + CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

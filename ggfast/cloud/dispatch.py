@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.limits import CLIENT_TOKEN_S
-from ggfast.cloud.operations import CLIENT_TOKEN, Call, Operation, Principal, Reply, Service
+from ggfast.cloud.operations import CLIENT_TOKEN, Call, Operation, Principal, Reply, Service, check_permission
 from ggfast.cloud.shapes import Wrong
 from ggfast.cloud.store.interface import Store, Transaction
 from ggfast.cloud.surroundings import Surroundings
@@ -39,7 +38,9 @@ class Dispatcher:
             params = operation.takes.read(dict(members), "")
         except Wrong as wrong:
             raise service.invalid(wrong) from wrong
-        self._check_permission(service, operation, params, principal, region)
+        if operation.asks:
+            resource = operation.arn(service.name, self.cloud.account, region, params)
+            check_permission(service, operation.name, principal, resource)
         prepared = None
         if operation.before is not None:
             prepared = await asyncio.to_thread(operation.before, self.cloud, params)
@@ -51,19 +52,6 @@ class Dispatcher:
             return operation.handler(call)
 
         return await (self.store.write(work) if operation.writes else self.store.read(work))
-
-    def _check_permission(
-        self, service: Service, operation: Operation, params: Mapping[str, Any], principal: Principal, region: str
-    ) -> None:
-        action = f"{service.prefix}:{operation.name}"
-        resource = operation.arn(service.name, self.cloud.account, region, params)
-        if not principal.allows(action, resource):
-            code = "AccessDenied" if service.protocol == "query" else "AccessDeniedException"
-            raise Fault(
-                code,
-                f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}",
-                status=403,
-            )
 
 
 def _once(call: Call, operation: Operation) -> Reply:

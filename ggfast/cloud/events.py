@@ -47,3 +47,8 @@ class DeploymentReady:
     region: str
     thing_name: str
     deployment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysChanged:
+    """Access keys were made, removed or switched: opened ones are forgotten."""

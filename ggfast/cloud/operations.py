@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.limits import PAGE_DEFAULT, PAGE_MAX, REQUEST_BYTES_MAX
-from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong, query
+from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong
 from ggfast.cloud.store.interface import BadToken, Document, Page, Transaction
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ class Call:
         """The service's refusal of one member's value."""
         return self.service.invalid(Wrong(member, repr(found)[:120], expected))
 
+    def permit(self, operation: str, resource: str) -> None:
+        """For an operation with `asks=False`: refuse unless the key's policies allow it on `resource`, an ARN."""
+        check_permission(self.service, operation, self.principal, resource)
+
     def _paging(self) -> tuple[int, str | None]:
         token = next((self.params[name] for name in self.service.token_names if name in self.params), None)
         asked = next((self.params[name] for name in self.service.size_names if name in self.params), PAGE_DEFAULT)
@@ -115,6 +119,7 @@ class Operation:
     status: int
     writes: bool
     resource: str  # of its ARN, with `{Member}`s; "" for "*"
+    asks: bool  # False: whoever has a key may, or the handler asks `Call.permit`, as only the store tells the ARN
     body_bytes_max: int
     before: Before | None
     handler: Handler
@@ -179,6 +184,7 @@ class Service:
         status: int = 200,
         writes: bool = False,
         resource: str = "",
+        asks: bool = True,
         body_bytes_max: int = REQUEST_BYTES_MAX,
         before: Before | None = None,
     ) -> Callable[[Handler], Handler]:
@@ -203,6 +209,7 @@ class Service:
                     status=status,
                     writes=writes,
                     resource=resource,
+                    asks=asks,
                     body_bytes_max=body_bytes_max,
                     before=before,
                     handler=handler,
@@ -251,9 +258,23 @@ class Service:
             raise self.invalid(Wrong(name, "bytes that are not UTF-8", "UTF-8 text, percent-encoded")) from error
 
 
-def paged(token: str = "NextToken", size: str = "MaxResults", most: int = PAGE_MAX) -> dict[str, Member]:
-    """The paging members of a list in the query string. Sizes may be text that holds a number."""
-    return {token: query(Text(1, 2_048)), size: query(_Size(most))}
+def check_permission(service: Service, operation: str, principal: Principal, resource: str) -> None:
+    """Raise the service's Fault unless the policies of a key allow an operation on a resource."""
+    action = f"{service.prefix}:{operation}"
+    if not principal.allows(action, resource):
+        code = "AccessDenied" if service.protocol == "query" else "AccessDeniedException"
+        raise Fault(
+            code,
+            f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}",
+            status=403,
+        )
+
+
+def paged(
+    token: str = "NextToken", size: str = "MaxResults", most: int = PAGE_MAX, *, where: str = "query"
+) -> dict[str, Member]:
+    """The paging members of a list, in the query string unless `where`. Sizes may be text that holds a number."""
+    return {token: Member(Text(1, 2_048), where=where), size: Member(_Size(most), where=where)}
 
 
 class _Size(Shape):

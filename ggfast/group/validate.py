@@ -40,7 +40,8 @@ from ggfast.sandbox.policy import SOURCES_READ_ONLY
 @dataclass(frozen=True, slots=True)
 class GroupRules:
     """What the core allows. `core_thing_arn` empty: any core; `denied_paths` may not be reached by a volume;
-    `function_gid` is the group of functions without RunAs; before 1.6 there were no volumes below /proc."""
+    `function_gid` is the group of functions without RunAs; before 1.6 there were no volumes below /proc. `at_core`
+    False: another machine judges, and leaves to the core what only that knows."""
 
     messages: MessageLimits = field(default_factory=lambda: MessageLimits.of(Profile.V1))
     allow_root: bool = False
@@ -52,6 +53,7 @@ class GroupRules:
     function_gid: int | None = None
     proc_volumes: bool = True
     runtimes: tuple[tuple[str, str], ...] = ()  # interpreters by runtime id, as config.json names them
+    at_core: bool = True
 
     @classmethod
     def of(cls, config: Config) -> GroupRules:
@@ -96,7 +98,7 @@ class _Judge:
         self.owners = {
             resource_id: group_id(data.owner.group_owner)
             for resource_id, data in models
-            if isinstance(data, S3Model | SageMakerModel) and data.owner
+            if rules.at_core and isinstance(data, S3Model | SageMakerModel) and data.owner
         }
 
     def judge(self) -> None:
@@ -170,6 +172,8 @@ class _Judge:
     def _resource(self, path: str, resource: Resource) -> None:
         data = resource.data
         if isinstance(data, Secret):
+            if not self.rules.at_core:
+                return
             expected = "another kind: this release keeps no secrets; give their file to functions as a volume"
             self.problems.add(f"{path}.ResourceDataContainer", data.type, expected)
         elif isinstance(data, S3Model | SageMakerModel):

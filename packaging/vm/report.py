@@ -13,8 +13,7 @@ from dataclasses import dataclass
 HEAD = """# Hostile functions on cgroup v2
 
 Written by `make hostile-v2`: the result of its last run, in an emulated machine with Debian's own kernel and
-nothing but the v2 tree. [HOSTILE.md](HOSTILE.md) says what each row tries and what stops it, and has the rows about the
-daemon and its protocol (`e2e/`), which ask nothing of the kernel and are not repeated here.
+nothing but the v2 tree. [HOSTILE.md](HOSTILE.md) says what stops each attempt.
 
 """
 PASSED, MISSING = "as expected", "not run"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.harness import Core, Device, GroupFolder, function_arn
+from tests.patience import SLOWNESS, patience
 
 ECHO = """
 import threading, time
@@ -75,8 +76,11 @@ def write(data):
     while data:
         data = data[os.write(3, data):]
 
+def patience(seconds):
+    return seconds * SLOWNESS
+
 def rest():
-    time.sleep(60)
+    time.sleep(patience(60))
 
 # --- frames ---
 
@@ -169,7 +173,7 @@ def mqtt_connect(client_id):
 
 def as_client(port, client_id, context):
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+        with socket.create_connection(("127.0.0.1", port), timeout=patience(5)) as plain:
             sock = plain if context is None else context.wrap_socket(plain)
             sock.sendall(mqtt_connect(client_id))
             answer = sock.recv(4)
@@ -188,7 +192,7 @@ def tls(certificate=None):
 
 def services(event):
     found = {}
-    with socket.create_connection(("127.0.0.1", event["other"]), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", event["other"]), timeout=patience(5)) as sock:
         found["a service without any check"] = sock.recv(5).decode()
     for client_id in (b"probe", event["echo"].encode()):
         found["no TLS as " + client_id.decode()] = as_client(event["mqtt"], client_id, None)
@@ -229,13 +233,14 @@ def children(event):
     rest()
 
 def flood(event):
+    page = "\n".join(["x" * 500] * 100)  # in one call: on a slow machine too it prints faster than is read
     while True:
-        print("x" * 500)
+        print(page)
 
 # --- the HTTP interface ---
 
 def ask(method, path, token=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["GG_DAEMON_PORT"]), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["GG_DAEMON_PORT"]), timeout=patience(10))
     if token is not None:
         headers["Authorization"] = token
     try:
@@ -272,7 +277,7 @@ def others_work(event):
 
 def handler(event, context):
     return globals()[event["do"]](event)
-"""
+""".replace("SLOWNESS", repr(SLOWNESS))
 
 
 class Watch:
@@ -294,7 +299,7 @@ class Watch:
         return self._next("echo/beat")
 
     def _next(self, wanted: str) -> int:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patience(15.0)
         while True:
             topic, payload = self.device.received.get(timeout=max(0.01, deadline - time.monotonic()))
             if topic == "echo/beat":
@@ -324,7 +329,7 @@ def begin(probe: Device, name: str, do: str, **event: Any) -> str:
     return ticket
 
 
-def outcome(probe: Device, ticket: str, timeout_s: float = 45.0) -> dict[str, Any]:
+def outcome(probe: Device, ticket: str, timeout_s: float = patience(45.0)) -> dict[str, Any]:
     """What the caller was told."""
     answer: dict[str, Any] = json.loads(probe.expect_on(f"caller/{ticket}", timeout_s))
     return answer
@@ -354,7 +359,7 @@ def ends(core: Core, name: str) -> list[dict[str, Any]]:
     return [report for report in reports if report["functionArn"] == function_arn(name)]
 
 
-def daemon_kb(core: Core, seconds: float = 3.0) -> int:
+def daemon_kb(core: Core, seconds: float = patience(3.0)) -> int:
     """The daemon's own memory, what it shares with nobody: the least of some seconds, when buffers are given back."""
     path = Path(f"/proc/{core.daemon_pid()}/smaps_rollup")
     readings = []

@@ -31,6 +31,7 @@ from tests.e2e.hostile_core import (
     status_of,
     undisturbed,
 )
+from tests.patience import patience
 from tests.sandbox.hostile import WHO, row
 
 pytestmark = pytest.mark.root
@@ -38,6 +39,7 @@ PROBE = thing_arn("probe")
 WATCH = thing_arn("watch")
 MEMORY_GROWTH_KB_MAX = 4_096  # of the daemon over 48 attacks that send or withhold megabytes; measured: under 1 MB
 LOG_SPACE_KB = 256
+SERVED_S = round(patience(20))  # the time-out of functions that are to be ended by something else, or not at all
 ENDLESS_S = 2 * limits.WORKER_FRAME_SWEEP_S  # the longest that a frame which never ends may live
 
 
@@ -51,11 +53,11 @@ def core() -> Iterator[Core]:
             folder.loggers.append({"Id": component, **logger})
         folder.device("probe")
         folder.device("watch")
-        echo = folder.function("echo", ECHO, Pinned=True, Timeout=20)
-        caller = folder.function("caller", CALLER, Timeout=100)
-        folder.function("slow", SLOW, sdk=False, Timeout=20)
+        echo = folder.function("echo", ECHO, Pinned=True, Timeout=SERVED_S)
+        caller = folder.function("caller", CALLER, Timeout=round(patience(100)))
+        folder.function("slow", SLOW, sdk=False, Timeout=SERVED_S)
         for who in ("user", "root"):
-            add_hostile(folder, "hostile", who, HOSTILE, Timeout=20, MemorySize=65536)
+            add_hostile(folder, "hostile", who, HOSTILE, Timeout=SERVED_S, MemorySize=65536)
             add_hostile(folder, "late", who, HOSTILE, Timeout=2)
             add_hostile(folder, "patient", who, HOSTILE, Timeout=300)
             add_hostile(folder, "endless", who, "while True:\n    pass", Timeout=1)
@@ -128,13 +130,13 @@ def test_row_25_log_flood(core: Core, probe: Device, watch: Watch, who: str) -> 
     with undisturbed(core, watch):
         ticket = begin(probe, f"late-{who}", "flood")
         waits = []
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + 1.5  # of the two seconds that it has
         while time.monotonic() < until:
             started = time.monotonic()
             watch.count()
             waits.append(time.monotonic() - started)
         assert outcome(probe, ticket)["error"] == "Unhandled"
-    assert sorted(waits)[len(waits) // 2] < 0.2
+    assert sorted(waits)[len(waits) // 2] < patience(0.2)
     files = list((core.root / "ggc" / "var" / "log" / "user").rglob(f"late-{who}*"))
     assert len(files) > 1  # it was rotated
     assert sum(file.stat().st_size for file in files) <= LOG_SPACE_KB * 1024
@@ -166,7 +168,7 @@ def test_row_31_services_of_the_host(core: Core, probe: Device, watch: Watch, wh
 
 
 def _greet(server: socket.socket) -> None:
-    server.settimeout(30)
+    server.settimeout(patience(30))
     with server.accept()[0] as sock:
         sock.sendall(b"hello")
 
@@ -191,7 +193,7 @@ def test_row_49_forged_results(core: Core, probe: Device, watch: Watch, who: str
     """It finds its own invocation's number in the runtime's frames and answers all numbers around it."""
     before = core.status()["counters"].get("functions.dropped.late_result", 0)
     with undisturbed(core, watch):
-        forger = begin(probe, f"hostile-{who}", "forge_results", seconds=2.0)
+        forger = begin(probe, f"hostile-{who}", "forge_results", seconds=patience(2.0))
         genuine = [attack(probe, "slow", "", sleep=0.2) for _ in range(5)]
         answer = outcome(probe, forger)
     assert genuine == [{"error": "", "payload": {"genuine": True}}] * 5
@@ -292,7 +294,7 @@ def test_row_53_timeout(core: Core, probe: Device, watch: Watch, who: str, do: s
     with undisturbed(core, watch):
         started = time.monotonic()
         answer = attack(probe, name, do)
-        assert 1.9 < time.monotonic() - started < 10
+        assert 1.9 < time.monotonic() - started < patience(10)
         assert answer == {"error": "Unhandled", "payload": {"errorMessage": "Task timed out after 2 seconds"}}
         eventually(lambda: len(ends(core, name)) > before, "the report in the log")
     assert [report["reason"] for report in ends(core, name)[before:]] == ["Task timed out after 2 seconds"]
@@ -303,8 +305,8 @@ def test_row_53_timeout(core: Core, probe: Device, watch: Watch, who: str, do: s
 def test_row_50_endless_frame(core: Core, watch: Watch, endless_frames: float) -> None:
     """Begun before all other tests; a byte every 50 ms kept each of them alive until now, at most for two sweeps."""
     with undisturbed(core, watch):
-        patience = max(ENDLESS_S + 10 - (time.monotonic() - endless_frames), 1.0)
+        left_s = max(ENDLESS_S + patience(10) - (time.monotonic() - endless_frames), patience(1.0))
         for who in ("user", "root"):
-            eventually(lambda who=who: ends(core, f"patient-{who}"), "the end of the frame", patience)
+            eventually(lambda who=who: ends(core, f"patient-{who}"), "the end of the frame", left_s)
             reasons = [report["reason"] for report in ends(core, f"patient-{who}")]
             assert reasons == ["it sent a frame that does not end"]

@@ -1,0 +1,1 @@
+"""Deployments on the cloud's side: freezing a group version, what cores fetch, what they report."""

@@ -1,0 +1,62 @@
+"""Where devices reach a core: the addresses discovery gives them (greengrass-core 11.4).
+
+An update replaces the whole list. The core's thing need not be known here, as groups need not be for their roles.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from uuid import uuid4
+
+from ggfast.cloud.faults import Fault
+from ggfast.cloud.greengrass.service import GREENGRASS
+from ggfast.cloud.limits import CONNECTIVITY_ENTRIES_MAX
+from ggfast.cloud.operations import Call, Reply
+from ggfast.cloud.shapes import Items, Record, Text, Whole, need
+from ggfast.cloud.store.interface import Transaction
+
+_COLLECTION = "connectivity"
+_PATH = "/greengrass/things/{ThingName}/connectivityInfo"
+_THING = Text(1, 128, r"[a-zA-Z0-9:_-]+")
+_ENTRY = Record(
+    {
+        "HostAddress": need(Text(1, 255)),
+        "Id": Text(1, 512),  # of any characters: AUTOIP_fe80::1_3
+        "Metadata": Text(0, 1_024),
+        "PortNumber": Whole(1, 65_535),
+    }
+)
+
+
+def connectivity_of(tx: Transaction, home: str, thing: str) -> list[dict[str, Any]]:
+    """The addresses of a core: `HostAddress`, and as given `Id`, `PortNumber`, `Metadata`."""
+    found = tx.get(_COLLECTION, home, thing)
+    entries: list[dict[str, Any]] = [] if found is None else found["ConnectivityInfo"]
+    return entries
+
+
+@GREENGRASS.operation("GetConnectivityInfo", f"GET {_PATH}", {"ThingName": _THING}, resource=_PATH)
+def get_connectivity(call: Call) -> Reply:
+    """The addresses; none for a core that has not told any."""
+    return Reply({"ConnectivityInfo": connectivity_of(call.tx, call.home, call.params["ThingName"])})
+
+
+@GREENGRASS.operation(
+    "UpdateConnectivityInfo",
+    f"PUT {_PATH}",
+    {"ThingName": _THING, "ConnectivityInfo": need(Items(_ENTRY, 0, CONNECTIVITY_ENTRIES_MAX))},
+    writes=True,
+    resource=_PATH,
+)
+def update_connectivity(call: Call) -> Reply:
+    """Replace the addresses."""
+    entries = call.params["ConnectivityInfo"]
+    for identifier, times in Counter(entry["Id"] for entry in entries if "Id" in entry).items():
+        if times > 1:
+            raise Fault(
+                GREENGRASS.invalid_code, f"ConnectivityInfo: {times} entries have the Id '{identifier}', expected one."
+            )
+    version = str(uuid4())
+    call.tx.put(_COLLECTION, call.home, call.params["ThingName"], {"ConnectivityInfo": entries, "Version": version})
+    return Reply({"Version": version})

@@ -74,6 +74,18 @@ POLICY_CHARACTERS_MAX = 20_480  # of any policy document: twice the largest an I
 POLICY_STATEMENTS_MAX = 200  # of a document; a decision looks at every one
 POLICY_TEXTS_MAX = 500  # actions, resources or values of one element
 POLICY_TEXT_MAX = 2_048  # characters of one of them: as long as a resource's name may be
+IOT_POLICY_CHARACTERS_MAX = 2_048  # of an IoT policy without white space (AWS)
+IOT_POLICY_VERSIONS_MAX = 5  # of a policy (AWS)
+IOT_POLICIES_OF_TARGET_MAX = 10  # attached to one certificate or thing group (AWS)
+THING_ATTRIBUTES_MAX = 50  # of a thing or thing group (AWS)
+THING_TYPE_WAIT_S = 300  # from deprecation to deletion (AWS)
+GROUPS_OF_THING_MAX = 10  # thing groups one thing may be in (AWS)
+GROUP_LEVELS_MAX = 7  # of a hierarchy of thing groups, the root being the first (AWS)
+GROUP_CHILDREN_MAX = 100  # direct children of a thing group (AWS)
+TAGS_MAX = 50  # of one resource (AWS)
+ROLE_ALIAS_DEFAULT_S, ROLE_ALIAS_MIN_S, ROLE_ALIAS_MAX_S = 3_600, 900, 43_200  # life of credentials (AWS)
+LIST_LOOKS_MAX = 50  # pages of the store that one filtered list reads, so that a rare match holds nobody up
+MQTT_TLS_PORT = 8_883  # what devices take when an endpoint names no port
 
 # --- shadows, jobs -------------------------------------------------------------------------------------
 SHADOW_TOMBSTONE_S = 172_800  # two days: a shadow made again within them goes on from its old version
@@ -85,6 +97,7 @@ JOB_DETAILS_MAX = 32_768  # characters of keys and values in an execution's stat
 JOB_TIMEOUT_MINUTES_MAX = 10_080  # seven days, for executions and for their steps: the service's bound
 JOB_ROLLOUT_MAX_PER_MINUTE = 1_000  # executions begun in a minute at most; also without a rollout configuration
 JOB_EXPIRE_BATCH = 1_000  # jobs and executions looked at in one pass, so that one transaction stays short
+JOB_REQUEST_BYTES_MAX = 131_072  # one message of a device (greengrass-core 16)
 
 # --- functions, roles, secrets -------------------------------------------------------------------------
 CODE_REQUEST_BYTES_MAX = 69_905_067 + 65_536  # REQUEST_ZIP_BYTES_MAX in base64, and what stands beside it

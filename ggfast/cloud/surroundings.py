@@ -47,6 +47,9 @@ class Authority(Protocol):
         """(certificate id, not before, not after) of one PEM certificate; times in seconds since 1970.
         The id is SHA-256 of the DER form, in hex. Raises ValueError with the reason."""
 
+    def issued(self, certificate_pem: str, ca_pem: str = "") -> bool:
+        """Whether a CA, ours unless given, signed a certificate."""
+
     def new_group_ca(self, common_name: str) -> tuple[str, str]:
         """(certificate PEM, private key PEM) of a new group CA."""
 

@@ -9,9 +9,8 @@ from typing import Any, Final
 import orjson
 
 from ggfast.cloud.faults import Fault
+from ggfast.cloud.iot.lookups import GROUPS, get_thing
 from ggfast.cloud.iot.service import exists, not_found, unusable
-from ggfast.cloud.iot.thing_groups import get_thing_group
-from ggfast.cloud.iot.things import get_thing
 from ggfast.cloud.jobs import records, rollout
 from ggfast.cloud.limits import JOB_DOCUMENT_CHARACTERS_MAX, JOB_TARGETS_MAX
 from ggfast.cloud.store.interface import Body, Transaction
@@ -103,7 +102,7 @@ def _check_targets(tx: Transaction, cloud: Surroundings, home: str, targets: Seq
             if get_thing(tx, home, match["name"]) is None:
                 raise not_found("thing", match["name"])
         else:
-            group = get_thing_group(tx, home, match["name"])
+            group = tx.get(GROUPS, home, match["name"])
             if group is None:
                 raise not_found("thing group", match["name"])
             groups[match["name"]] = group["id"]

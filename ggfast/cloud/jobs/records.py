@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from ggfast.cloud.iot.lookups import everything, everything_found
 from ggfast.cloud.store.interface import Body, Document, Transaction
 
 JOBS: Final = "jobs"
@@ -24,7 +25,6 @@ PENDING: Final = (IN_PROGRESS, QUEUED)  # in the order in which a device works o
 ENDS: Final = ("SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "REMOVED", CANCELED)
 STATUSES: Final = (*PENDING, *ENDS)
 ANY: Final = "*"
-_PAGE: Final = 1_000
 
 
 def get_job(tx: Transaction, home: str, job_id: str) -> Body | None:
@@ -54,19 +54,12 @@ def list_label(home: str, status: str, selection: str, group: str) -> str:
 
 def rolling_jobs(tx: Transaction) -> list[Document]:
     """Jobs of every home that have members to begin, or whose groups may grow."""
-    return list(everything(tx, JOBS, "rolling", "yes"))
+    return list(everything_found(tx, JOBS, "rolling", "yes"))
 
 
 def members(tx: Transaction, home: str, job_id: str) -> set[str]:
     """Every thing a job is for."""
-    found: set[str] = set()
-    token: str | None = None
-    while True:
-        page = tx.list(MEMBERS, f"{home}/{job_id}", limit=_PAGE, token=token)
-        found.update(document.name for document in page.documents)
-        token = page.token
-        if token is None:
-            return found
+    return {document.name for document in everything(tx, MEMBERS, f"{home}/{job_id}")}
 
 
 def remove_member(tx: Transaction, home: str, job_id: str, thing: str) -> None:
@@ -132,7 +125,7 @@ def next_pending(tx: Transaction, home: str, thing: str) -> Body | None:
 
 def of_job(tx: Transaction, home: str, job_id: str, status: str = ANY) -> list[Body]:
     """Every execution of a job, with one status."""
-    return [found.body for found in everything(tx, EXECUTIONS, "job", f"{home}/{job_id}/{status}")]
+    return [found.body for found in everything_found(tx, EXECUTIONS, "job", f"{home}/{job_id}/{status}")]
 
 
 def count(tx: Transaction, home: str, job_id: str, status: str) -> int:
@@ -147,21 +140,10 @@ def any_counted(tx: Transaction, home: str, job_id: str, status: str) -> bool:
 
 def timed(tx: Transaction) -> Iterator[Document]:
     """Every execution that has a time-out, of every home. Read them all before changing one."""
-    return everything(tx, EXECUTIONS, "timed", "yes")
+    return everything_found(tx, EXECUTIONS, "timed", "yes")
 
 
 def deadline(execution: Body) -> float | None:
     """When an execution times out, None: never."""
     ends = [execution[name] for name in ("deadline", "stepDeadline") if execution.get(name) is not None]
     return min(ends, default=None)
-
-
-def everything(tx: Transaction, collection: str, label: str, value: str) -> Iterator[Document]:
-    """Every document with a label's value, page by page."""
-    token: str | None = None
-    while True:
-        page = tx.find(collection, label, value, limit=_PAGE, token=token)
-        yield from page.documents
-        token = page.token
-        if token is None:
-            return

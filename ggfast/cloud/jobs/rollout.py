@@ -6,8 +6,7 @@ have grown or shrunk, and ends executions whose time is over.
 
 from __future__ import annotations
 
-from ggfast.cloud.iot.thing_groups import things_in_group
-from ggfast.cloud.iot.things import get_thing
+from ggfast.cloud.iot.lookups import get_thing, things_of_group
 from ggfast.cloud.jobs import executions, records
 from ggfast.cloud.limits import JOB_EXPIRE_BATCH, JOB_ROLLOUT_MAX_PER_MINUTE
 from ggfast.cloud.store.interface import Body, Transaction
@@ -63,7 +62,7 @@ def members_of(tx: Transaction, home: str, job: Body) -> list[str]:
         if kind == "thing" and get_thing(tx, home, name) is not None:
             found[name] = None
         elif kind == "thinggroup":
-            found.update(dict.fromkeys(things_in_group(tx, home, name, recursive=True)))
+            found.update(dict.fromkeys(things_of_group(tx, home, name)))
     return list(found)
 
 

@@ -291,6 +291,13 @@ class Broker:
                 logger.warning("a stored subscription is not taken over client=%s: %s", client_id, error)
         self.absent.keep(client_id, session, now, expiry_s, will, will_in_s)
 
+    def session_of(self, client_id: str) -> Session | None:
+        """The session kept under a name, its client here or away."""
+        connection = self._clients.get(client_id)
+        if connection is not None:
+            return connection.session
+        return self.absent.session_of(client_id)
+
     def sessions_away(self) -> dict[str, Session]:
         """The sessions that have no connection, by client id."""
         return {client_id: entry.session for client_id, entry in self.absent.items()}

@@ -104,8 +104,8 @@ class Connection(asyncio.Protocol):
             self._closing = self._left = True
             self.session.detach(False)
             self._transport.abort()
-        elif self.broker.prepare is not None and not self.broker.prepare(self.certificate, self.session.resume):
-            self.session.wait()
+        elif self.broker.prepare is not None and not self.broker.prepare(self.certificate, self._let_in):
+            self.session.wait(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whosever doing."""
@@ -174,6 +174,10 @@ class Connection(asyncio.Protocol):
         """The client takes messages again: go on handing out retained ones."""
         if self.hand_out is not None:
             self.hand_out.go_on_soon()
+
+    def _let_in(self) -> None:
+        """The broker's owner can decide about this client now."""
+        self.session.wait(False)
 
     def _resume(self) -> None:
         self._resume_due = False

@@ -342,3 +342,23 @@ def test_nothing_of_a_connection_is_handled_before_its_owner_knows_the_client() 
     waiting[1]()
     assert gone.take() == []
     assert world.connect("known").connack == Connack(False, 0)
+
+
+def test_client_ids_may_be_unique_within_something_smaller_than_the_broker() -> None:
+    class Regions(OpenHooks):
+        """The user name is the region."""
+
+        def authenticate(self, info: ConnectInfo) -> Accepted | Refused:
+            name = f"{info.username}/{info.client_id}"
+            return Accepted(name, name)
+
+    world = MemoryBroker(hooks=Regions())
+    first = world.connect("a", username="x", clean=False)
+    second = world.connect("a", username="y")
+    again = world.connect("a", username="x", clean=False)
+    assert (first.closed, second.closed, again.closed) == (True, False, False)
+    assert again.connack == Connack(True, 0)
+    session = world.broker.session_of("x/a")
+    again.hang_up()
+    assert world.broker.session_of("x/a") is session and world.broker.session_of("a") is None
+    assert world.connect("", username="x", level=5).connack.properties["assigned_client_identifier"][:5] == "auto-"  # type: ignore[union-attr, index]

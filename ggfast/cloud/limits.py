@@ -39,6 +39,8 @@ STOP_S = 10.0  # for requests under way when the server stops
 TLS_HANDSHAKE_S = 10.0
 HEADER_BYTES_MAX = 16 * 1_024  # of one header or request line: session tokens, ARNs twice encoded
 FORM_FIELDS_MAX = 2_000  # of a query-protocol request
+BACKUP_LIST_BYTES_MAX = 256 * MIB  # of a backup's digests: two million artifacts
+COPY_BYTES = 1 * MIB  # of a file at once
 ACCESS_LOG_BYTES = 64 * MIB  # all parts of the access log together
 SERVER_CERTIFICATE_RENEW_S = 30 * 86_400  # before its end a server certificate is made anew at start
 

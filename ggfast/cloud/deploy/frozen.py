@@ -25,7 +25,7 @@ from ggfast.arns import ThingArn
 from ggfast.cloud.deploy.objects import find_object
 from ggfast.cloud.deploy.reasons import NotDeployable, reasons_of
 from ggfast.cloud.functions.store import resolve
-from ggfast.cloud.greengrass.authorities import group_cas, server_certificate_ms
+from ggfast.cloud.greengrass.authorities import group_cas, certificate_expiry
 from ggfast.cloud.greengrass.connectivity import connectivity_of
 from ggfast.cloud.greengrass.definitions import get_definition_version
 from ggfast.cloud.greengrass.kinds import KINDS
@@ -156,7 +156,14 @@ class _Freezer:
         if found is None or found["latest"]:
             return entry | _NO_CODE
         self.functions[arn] = found
-        return entry | {"Handler": found["handler"], "Runtime": found["runtime"], "Code": found["digest"]}
+        settings = found["configuration"]
+        if not found["digest"]:
+            self.problems.add(path, f"{shown(arn)}, which has no code", "a function with a package")
+        return entry | {
+            "Handler": settings.get("Handler", ""),
+            "Runtime": settings.get("Runtime", ""),
+            "Code": found["digest"] or "-",
+        }
 
     def _resource(self, position: int, entry: Json) -> Json:
         """A resource; a model with the digest of the archive that its address means."""
@@ -220,9 +227,7 @@ class _Freezer:
             found = self.functions.get(entry.arn)
             if found is None:
                 return replace(entry, code="")
-            return replace(
-                entry, arn=found["arn"], code="", code_digest=found["digest"], code_bytes=found["size"]
-            )
+            return replace(entry, arn=found["arn"], code="", code_digest=found["digest"], code_bytes=found["size"])
 
         def resource(entry: Resource) -> Resource:
             if not isinstance(entry.data, S3Model | SageMakerModel):
@@ -248,7 +253,7 @@ class _Freezer:
         return {
             "DeviceCertificates": list(self.certificates.values()),
             "GroupCertificateAuthorities": [found["pem"] for found in group_cas(self.tx, self.home, self.group_id)],
-            "CertificateExpiryInMilliseconds": server_certificate_ms(self.tx, self.home, self.group_id),
+            "CertificateExpiryInMilliseconds": certificate_expiry(self.tx, self.home, self.group_id),
             "ConnectivityInfo": connectivity_of(self.tx, self.home, core.thing_name),
             "Secrets": [
                 {"ResourceId": resource.id, "ARN": resource.data.arn}

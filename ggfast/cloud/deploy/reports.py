@@ -87,9 +87,7 @@ def _seen(tx: Transaction, deployment: Deployment) -> None:
     """A core that has done its latest deployment has also done the reset before it."""
     state = records.core_state(tx, deployment.home, deployment.thing)
     if state.reset and deployment.id in (state.reset, state.deployment):
-        records.put_core_state(
-            tx, deployment.home, deployment.thing, CoreState(state.group, state.deployment, "")
-        )
+        records.put_core_state(tx, deployment.home, deployment.thing, CoreState(state.group, state.deployment, ""))
 
 
 def _message(deployment: Deployment, detail: str) -> str:

@@ -21,7 +21,7 @@ from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.authorities import NewCa, ensure_group_ca, give_back
 from ggfast.cloud.greengrass.groups import get_group, get_group_version, set_deployed
 from ggfast.cloud.shadows import store as shadows
-from ggfast.cloud.store.interface import Transaction
+from ggfast.cloud.store.interface import Body, Transaction
 from ggfast.cloud.surroundings import Surroundings
 from ggfast.shadows.document import ShadowRefused
 
@@ -34,38 +34,32 @@ NO_CORE = {
 
 
 def start_deployment(
-    tx: Transaction, cloud: Surroundings, home: str, group_id: str, version_id: str, kind: str, prepared: NewCa
+    tx: Transaction, cloud: Surroundings, home: str, group_id: str, version_id: str, kind: str, prepared: NewCa | None
 ) -> Deployment:
     """Deploy a group version; `kind` is NewDeployment or Redeployment. Raises Fault, and then nothing has happened.
+
+    `prepared` becomes the group's CA if it has none; None: it has one.
 
     The answer may have failed already: then the group was not fit to be deployed, and its core is not told.
     """
     try:
-        group = get_group(tx, home, group_id)
-        if group is None:
-            raise Fault("ResourceNotFoundException", "That group definition does not exist.", status=404)
-        references = get_group_version(tx, home, group_id, version_id)
-        if references is None:
-            text = f"Version {version_id} of Group Definition {group_id} does not exist."
-            raise Fault("ResourceNotFoundException", text, status=404)
-        if not cores_of(tx, home, references):
-            raise Fault("MissingCoreException", orjson.dumps({"ErrorDetails": [NO_CORE]}).decode())
-        _check_idle(tx, home, group_id)
-        deployment = Deployment(home, group_id, str(uuid4()), kind, version_id, "")
-        deployment.turn(records.BUILDING, cloud.clock.wall())
-        try:
-            frozen = freeze(tx, home, group_id, group.get("Name", ""), version_id, references)
-        except NotDeployable as refusal:
-            deployment.turn(records.FAILURE, cloud.clock.wall(), str(refusal), refusal.reasons)
-            records.save(tx, deployment)
-            give_back(prepared)
-            return deployment
-        _check_core(tx, home, group_id, frozen.thing)
+        group, references = _checked(tx, home, group_id, version_id)
     except Fault:
-        give_back(prepared)
+        if prepared is not None:
+            give_back(prepared)
         raise
-    ensure_group_ca(tx, cloud, home, group_id, prepared)
-    _hand_over(tx, deployment, frozen, cloud.clock.wall())
+    if prepared is not None:
+        ensure_group_ca(tx, cloud, home, group_id, prepared)
+    now = cloud.clock.wall()
+    deployment = Deployment(home, group_id, str(uuid4()), kind, version_id, "")
+    deployment.turn(records.BUILDING, now)
+    try:
+        frozen = freeze(tx, home, group_id, group.get("Name", ""), version_id, references)
+    except NotDeployable as refusal:
+        deployment.turn(records.FAILURE, now, str(refusal), refusal.reasons)
+        records.save(tx, deployment)
+    else:
+        _hand_over(tx, deployment, frozen, now)
     return deployment
 
 
@@ -131,9 +125,7 @@ def tell_core(tx: Transaction, deployment: Deployment, now: float) -> None:
 
 def failure_text(deployment: Deployment, detail: str) -> str:
     """A failed deployment's message, in the words tools look for (greengrass-core 12.3)."""
-    return (
-        f"Deployment {deployment.id} of type {deployment.type} for group {deployment.group} failed error: {detail}"
-    )
+    return f"Deployment {deployment.id} of type {deployment.type} for group {deployment.group} failed error: {detail}"
 
 
 # --- inside --------------------------------------------------------------------------------------------
@@ -157,18 +149,25 @@ def _remember_last(tx: Transaction, deployment: Deployment) -> None:
     records.put_group_state(tx, deployment.home, deployment.group, state)
 
 
-def _check_idle(tx: Transaction, home: str, group_id: str) -> None:
+def _checked(tx: Transaction, home: str, group_id: str, version_id: str) -> tuple[Body, Body]:
+    """The group and what its version refers to: they exist, there is a core, and nothing is going on. Raises Fault."""
+    group = get_group(tx, home, group_id)
+    if group is None:
+        raise Fault("ResourceNotFoundException", "That group definition does not exist.", status=404)
+    references = get_group_version(tx, home, group_id, version_id)
+    if references is None:
+        text = f"Version {version_id} of Group Definition {group_id} does not exist."
+        raise Fault("ResourceNotFoundException", text, status=404)
+    cores = cores_of(tx, home, references)
+    if not cores:
+        raise Fault("MissingCoreException", orjson.dumps({"ErrorDetails": [NO_CORE]}).decode())
     pending = records.pending_of_group(tx, home, group_id)
-    if pending is not None:
+    if pending is None:
+        state = records.core_state(tx, home, cores[0]["ThingArn"].partition(":thing/")[2])
+        pending = records.load(tx, home, state.group, state.deployment) if state.group else None
+    if pending is not None and pending.is_pending:
         raise _concurrent(pending)
-
-
-def _check_core(tx: Transaction, home: str, group_id: str, thing: str) -> None:
-    """The core is not busy with a deployment of another group."""
-    state = records.core_state(tx, home, thing)
-    other = records.load(tx, home, state.group, state.deployment) if state.group not in ("", group_id) else None
-    if other is not None and other.is_pending:
-        raise _concurrent(other)
+    return group, references
 
 
 def _concurrent(pending: Deployment) -> Fault:

@@ -66,8 +66,7 @@ def _version(call: Call, kind: str | None) -> str:
             types = ",".join(records.TYPES)
             raise Fault(
                 "InvalidInputException",
-                "That deployment type is not valid.  Please specify one of the following types: "
-                f"{{{types}}}.",
+                f"That deployment type is not valid.  Please specify one of the following types: {{{types}}}.",
             )
         if kind == records.NEW:
             if "GroupVersionId" not in call.params:
@@ -86,9 +85,7 @@ def _version(call: Call, kind: str | None) -> str:
 
 
 def _missing(member: str) -> Fault:
-    return Fault(
-        "InvalidInputException", f"Your request is missing the following required parameter(s): {{{member}}}."
-    )
+    return Fault("InvalidInputException", f"Your request is missing the following required parameter(s): {{{member}}}.")
 
 
 @GREENGRASS.operation("ListDeployments", f"GET {_PATH}", paged(), resource=_GROUP)

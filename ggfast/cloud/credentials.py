@@ -94,9 +94,9 @@ def open_token(cloud: Surroundings, token: str, key_id: str = "") -> Session:
     if len(token) > SESSION_TOKEN_CHARACTERS_MAX:
         raise TokenInvalid(f"the session token has {len(token)} characters, at most {SESSION_TOKEN_CHARACTERS_MAX}")
     try:
-        content: Any = orjson.loads(_unpacked(cloud.sealer.unseal(token, _PURPOSE)))
-        *plain, policy_arns = content
-        session = Session(*plain, tuple(policy_arns))
+        content: list[Any] = orjson.loads(_unpacked(cloud.sealer.unseal(token, _PURPOSE)))
+        content[-1] = tuple(content[-1])
+        session = Session(*content)
     except (CorruptRecord, binascii.Error, zlib.error, ValueError, TypeError, IndexError) as error:
         raise TokenInvalid("the session token was not given out here") from error
     if key_id and key_id != session.key_id:

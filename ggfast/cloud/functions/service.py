@@ -6,9 +6,16 @@ from ggfast.cloud.faults import Fault
 from ggfast.cloud.functions.names import FunctionRef, function_arn
 from ggfast.cloud.functions.store import FUNCTIONS, Qualified, find
 from ggfast.cloud.operations import Call, Service
+from ggfast.cloud.shapes import Wrong
 from ggfast.cloud.store.interface import Body
 
-LAMBDA = Service(
+
+class _Lambda(Service):
+    def invalid(self, wrong: Wrong) -> Fault:
+        return invalid(f"{wrong}.")
+
+
+LAMBDA = _Lambda(
     "lambda",
     protocol="rest-json",
     invalid_code="InvalidParameterValueException",

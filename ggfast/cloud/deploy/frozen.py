@@ -25,7 +25,7 @@ from ggfast.arns import ThingArn
 from ggfast.cloud.deploy.objects import find_object
 from ggfast.cloud.deploy.reasons import NotDeployable, reasons_of
 from ggfast.cloud.functions.store import resolve
-from ggfast.cloud.greengrass.authorities import group_cas, certificate_expiry
+from ggfast.cloud.greengrass.authorities import certificate_expiry, group_cas
 from ggfast.cloud.greengrass.connectivity import connectivity_of
 from ggfast.cloud.greengrass.definitions import get_definition_version
 from ggfast.cloud.greengrass.kinds import KINDS

@@ -131,3 +131,18 @@ SECRET_RECOVERY_DAYS = 30  # a deleted secret can be restored, unless asked othe
 SECRET_PURGE_BATCH = 50  # ended secrets removed beside one request, so that its transaction stays short
 
 # --- devices -------------------------------------------------------------------------------------------
+DEVICE_IDENTITIES_MAX = 4_096  # certificates remembered beside those of clients that are in; a few KB each
+DEVICE_LOOK_UPS_BATCH = 64  # certificates read in one look at the store, so that others get their turn
+DEVICE_REQUESTS_MAX = 128  # shadow and job messages of one client that wait; past it the client is not read
+DEVICE_REQUESTS_DROPPED_AT = 1_024  # what a client may still have sent in one read when it was stopped
+DEVICE_SWEEP_S = 30.0  # how often it is looked at which clients are gone for good
+DEVICE_RETAINED_BYTES_MAX = 64 * MIB  # retained messages in memory, of all regions; each may have a part of it
+DEVICE_SESSIONS_MAX = 20_000  # persistent sessions whose client is away
+DEVICE_RATE_PER_S = 50.0  # HTTPS requests of one certificate on average: polls, discovery, shadows
+DEVICE_RATE_BURST = 200.0  # and at once
+DEVICE_RATES_MAX = 20_000  # certificates whose rate is known
+DEVICE_BODY_BYTES_MAX = 256 * 1_024  # body of any request of a device: shadows and messages are smaller
+DEVICE_POLL_S_MAX = 60.0  # how long a core may wait for a deployment: shorter than what firewalls cut off
+DEVICE_POLLS_MAX = 20_000  # waiting cores; one past it is answered at once and comes back later
+DEVICE_POLLS_OF_ONE_MAX = 4  # of one certificate
+DEVICE_CHUNK_BYTES = 256 * 1_024  # of an artifact, read and sent at once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ggfast.cloud.credentials import Session, TokenInvalid, issue
 from ggfast.cloud.keys import find_key, user_arn
 from ggfast.cloud.limits import CORE_CREDENTIALS_S
@@ -14,6 +16,7 @@ from ggfast.cloud.surroundings import Surroundings, timestamp
 from ggfast.errors import PeerError
 
 GREENGRASS = "greengrass.amazonaws.com"
+_NOT_IN_SESSION_NAMES = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 
 
 class RoleRefused(PeerError):
@@ -49,16 +52,23 @@ def session_arn(account: str, role_name: str, session_name: str) -> str:
 
 
 def role_credentials_for_core(
-    tx: Transaction, cloud: Surroundings, role_arn: str, thing_name: str, seconds: float = CORE_CREDENTIALS_S
+    tx: Transaction,
+    cloud: Surroundings,
+    role_arn: str,
+    thing_name: str,
+    *,
+    group_arn: str = "",
+    seconds: float = CORE_CREDENTIALS_S,
 ) -> dict[str, str]:
     """Keys of a group role for a core (greengrass-core 15), in the form of `credentials.issue`.
 
-    Raises RoleRefused when the role is not there or does not trust Greengrass. Reads only.
+    `group_arn` is what conditions on `aws:SourceArn` in the role's trust policy are asked about. Raises RoleRefused when the role is not there or does not trust Greengrass. Reads only.
     """
     role = get_role(tx, cloud.account, role_arn)
     if role is None:
         raise RoleRefused(f"The group's role {role_arn} is not there; make it, or associate another role.")
-    if not trusts_service(role, GREENGRASS):
+    context = {"aws:SourceAccount": cloud.account} | ({"aws:SourceArn": group_arn} if group_arn else {})
+    if not trusts_service(role, GREENGRASS, context):
         raise RoleRefused(f"The group's role {role_arn} does not trust {GREENGRASS}; change its trust policy.")
     name = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in thing_name

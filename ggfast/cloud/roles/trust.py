@@ -34,9 +34,9 @@ def check_trust(text: str) -> None:
             )
 
 
-def trusts_service(role: Body, service: str) -> bool:
-    """Whether a service ("greengrass.amazonaws.com") may take the role."""
-    return _trusts(role, lambda principals: service in _texts(principals.get("Service", ())), {})
+def trusts_service(role: Body, service: str, context: Mapping[str, str]) -> bool:
+    """Whether a service ("greengrass.amazonaws.com") may take the role; `context` for the policy's conditions."""
+    return _trusts(role, lambda principals: service in _texts(principals.get("Service", ())), context)
 
 
 def trusts_principal(role: Body, arn: str, account: str, external_id: str) -> bool:

@@ -145,4 +145,5 @@ DEVICE_BODY_BYTES_MAX = 256 * 1_024  # body of any request of a device: shadows 
 DEVICE_POLL_S_MAX = 60.0  # how long a core may wait for a deployment: shorter than what firewalls cut off
 DEVICE_POLLS_MAX = 20_000  # waiting cores; one past it is answered at once and comes back later
 DEVICE_POLLS_OF_ONE_MAX = 4  # of one certificate
+SERVER_CERTIFICATE_LOOK_S = 86_400.0  # how often devices' servers look whether their certificate ends soon
 DEVICE_CONNECTIONS_MAX = 20_000  # of HTTPS at once: every core may wait for its deployments

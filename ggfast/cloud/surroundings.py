@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from ggfast.clock import Clock
@@ -30,6 +31,9 @@ class Artifacts(Protocol):
 
     def size(self, digest: str) -> int:
         """Its bytes, -1 if there is none."""
+
+    def path(self, digest: str) -> Path:
+        """Where the file lies. Raises StorageFailed for what is no digest."""
 
 
 class Authority(Protocol):

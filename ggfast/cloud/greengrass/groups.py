@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ggfast.cloud.deploy.records import forget_group, is_deployed
-from ggfast.cloud.deploy.records import forget_group as forget_deployments
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass import membership
 from ggfast.cloud.greengrass.containers import Container
@@ -131,7 +130,6 @@ def delete_group(call: Call) -> Reply:
     GROUPS.remove(call, group_id)
     membership.forget(call.tx, call.home, group_id)
     forget_group(call.tx, call.home, group_id)
-    forget_deployments(call.tx, call.home, group_id)
     for collection in _PARTS:
         call.tx.delete_all(collection, f"{call.home}/{group_id}")
     for collection in _SETTINGS:

@@ -62,7 +62,8 @@ def role_credentials_for_core(
 ) -> dict[str, str]:
     """Keys of a group role for a core (greengrass-core 15), in the form of `credentials.issue`.
 
-    `group_arn` is what conditions on `aws:SourceArn` in the role's trust policy are asked about. Raises RoleRefused when the role is not there or does not trust Greengrass. Reads only.
+    `group_arn` is what conditions on `aws:SourceArn` in the role's trust policy are asked about. Reads only.
+    Raises RoleRefused when the role is not there or does not trust Greengrass.
     """
     role = get_role(tx, cloud.account, role_arn)
     if role is None:

@@ -81,9 +81,12 @@ def given_value(call: Call) -> tuple[bytes, bool] | None:
     text, binary = call.params.get("SecretString"), call.params.get("SecretBinary")
     if text is not None and binary is not None:
         raise invalid("You can't specify both a binary secret value and a string secret value in the same secret.")
-    if text is None and binary is None:
+    if binary is not None:
+        value = bytes(binary)
+    elif text is not None:
+        value = text.encode()
+    else:
         return None
-    value = bytes(binary) if binary is not None else text.encode()
     if not 1 <= len(value) <= SECRET_BYTES_MAX:
         raise invalid(f"The secret value has {len(value)} bytes, expected 1 to {SECRET_BYTES_MAX}.")
     return value, binary is not None

@@ -53,7 +53,8 @@ class Shape:
 
 
 class Text(Shape):
-    """A string of `least` to `most` characters that matches `pattern` whole. U+0000 is nowhere allowed."""
+    """A string of `least` to `most` characters that matches `pattern` whole. U+0000 and halves of surrogate pairs
+    (what a header's wrong bytes become) are nowhere allowed."""
 
     def __init__(self, least: int = 0, most: int = TEXT_MAX, pattern: str = "") -> None:
         self.least, self.most = least, most
@@ -63,6 +64,8 @@ class Text(Shape):
 
     def read(self, value: object, path: str) -> str:
         if not isinstance(value, str) or not self.least <= len(value) <= self.most or "\0" in value:
+            raise self.wrong(value, path)
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise self.wrong(value, path)
         if self.pattern is not None and self.pattern.fullmatch(value) is None:
             raise self.wrong(value, path)

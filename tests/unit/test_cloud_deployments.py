@@ -178,10 +178,10 @@ def test_refusals_of_create_deployment_row_17(fleet: Fleet) -> None:
     missing = "Your request is missing the following required parameter(s): "
     invalid, unknown = (400, "InvalidInputException"), (404, "ResourceNotFoundException")
     cases: list[tuple[dict[str, str], tuple[int, str], str]] = [
-        ({**group, "DeploymentType": "Nonsense"}, invalid, "That deployment type is not valid.  Please specify one of "
-         f"the following types: {TYPES}."),
-        ({**group, "DeploymentType": ""}, invalid, "That deployment type is not valid.  Please specify one of the "
-         f"following types: {TYPES}."),
+        ({**group, "DeploymentType": "Nonsense"}, invalid, ("That deployment type is not valid.  Please specify one of "
+         f"the following types: {TYPES}.")),
+        ({**group, "DeploymentType": ""}, invalid, ("That deployment type is not valid.  Please specify one of the "
+         f"following types: {TYPES}.")),
         (group, invalid, missing + "{DeploymentType}."),
         ({**group, "DeploymentType": "Redeployment"}, invalid, missing + "{DeploymentId}."),
         ({"GroupId": group_id, "DeploymentType": "NewDeployment"}, invalid, missing + "{GroupVersionId}."),

@@ -235,8 +235,10 @@ def test_two_aliases_of_one_version_are_one_function_too_many(fleet: Fleet) -> N
     other = fleet.desk.call("CreateAlias", FunctionName="hello", Name="test", FunctionVersion="1")
     found = reasons(failure(fleet, Functions=[entry, {"Id": "other", "FunctionArn": other["AliasArn"]}]))
     assert found == [
-        f'Functions[1].FunctionArn: found "{entry["FunctionArn"].replace(":prod", ":1")}", expected another one: '
-        "Functions[0] has it already"
+        (
+            f'Functions[1].FunctionArn: found "{entry["FunctionArn"].replace(":prod", ":1")}", expected another one: '
+            "Functions[0] has it already"
+        )
     ]
 
 
@@ -260,19 +262,19 @@ NO_CONTAINER = {"Execution": {"IsolationMode": "NoContainer"}}
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"MemorySize": 16_384, "Environment": NO_CONTAINER}, "MemorySize configuration for function with arn {arn} is "
-         "not allowed in IsolationMode=NoContainer."),
-        ({"Environment": {**NO_CONTAINER, "AccessSysfs": True}}, "Access Sysfs configuration for function with arn "
-         "{arn} is not allowed in IsolationMode=NoContainer."),
-        ({"Environment": NO_CONTAINER | access("v1", "rw")}, "Function {arn} refers to resource of type Local.Volume "
-         "that is not allowed in IsolationMode=NoContainer."),
-        ({"Environment": NO_CONTAINER | access("d1", "rw")}, "Function {arn} refers to resource of type Local.Device "
-         "that is not allowed in IsolationMode=NoContainer."),
-        ({"Environment": NO_CONTAINER | access("m1", "ro")}, "NoContainer function cannot configure permission when "
+        ({"MemorySize": 16_384, "Environment": NO_CONTAINER}, ("MemorySize configuration for function with arn {arn} is "
+         "not allowed in IsolationMode=NoContainer.")),
+        ({"Environment": {**NO_CONTAINER, "AccessSysfs": True}}, ("Access Sysfs configuration for function with arn "
+         "{arn} is not allowed in IsolationMode=NoContainer.")),
+        ({"Environment": NO_CONTAINER | access("v1", "rw")}, ("Function {arn} refers to resource of type Local.Volume "
+         "that is not allowed in IsolationMode=NoContainer.")),
+        ({"Environment": NO_CONTAINER | access("d1", "rw")}, ("Function {arn} refers to resource of type Local.Device "
+         "that is not allowed in IsolationMode=NoContainer.")),
+        ({"Environment": NO_CONTAINER | access("m1", "ro")}, ("NoContainer function cannot configure permission when "
          "attaching Machine Learning resources. {arn} refers to Machine Learnin resource m1 with permission ro in "
-         "resource access policy."),
-        ({"Environment": access("m1", "rw")}, 'Function {arn} refers to Machine Learning resource m1 with permission '
-         '"rw", while resource owner setting GroupPermission only allows "ro".'),
+         "resource access policy.")),
+        ({"Environment": access("m1", "rw")}, ('Function {arn} refers to Machine Learning resource m1 with permission '
+         '"rw", while resource owner setting GroupPermission only allows "ro".')),
     ],
 )  # fmt: skip
 def test_isolation_rules_refuse_in_the_known_words(fleet: Fleet, settings: dict[str, Any], text: str) -> None:
@@ -301,8 +303,10 @@ def test_system_entries_have_no_execution(fleet: Fleet) -> None:
 def test_a_model_that_was_never_registered_is_named(fleet: Fleet) -> None:
     status = failure(fleet, Resources=[model("s3://nobody/has-it.zip")])
     assert reasons(status) == [
-        'The group refers to a resource m1 with nonexistent S3 object "s3://nobody/has-it.zip". Register the model\'s '
-        ".zip or .tar.gz under this address and deploy again."
+        (
+            'The group refers to a resource m1 with nonexistent S3 object "s3://nobody/has-it.zip". Register the model\'s '
+            ".zip or .tar.gz under this address and deploy again."
+        )
     ]
 
 

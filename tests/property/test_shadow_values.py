@@ -38,9 +38,9 @@ def test_rules_and_slow_twin_agree(wanted: list[dict[str, Any]], told: list[dict
     rows: list[model.Rows] = []
     for series in (wanted, told):
         state, metadata, table = {}, {}, {}
-        for now, patch in enumerate(series, start=1):
-            state, metadata = merged(state, metadata, patch, now)
-            table = model.merged(table, patch, now)
+        for time, patch in enumerate(series, start=1):
+            state, metadata = merged(state, metadata, patch, time)
+            table = model.merged(table, patch, time)
         assert state == model.tree_of(table)
         assert metadata == model.times_of(table)
         trees.append((state, metadata))

@@ -20,8 +20,8 @@ def body(**members: Any) -> bytes:
 
 def after(*states: Any) -> Shadow:
     shadow = EMPTY
-    for now, state in enumerate(states, start=1):
-        shadow = update(shadow, body(state=state), now).shadow
+    for time, state in enumerate(states, start=1):
+        shadow = update(shadow, body(state=state), time).shadow
     return shadow
 
 

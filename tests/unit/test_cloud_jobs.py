@@ -241,6 +241,16 @@ def test_a_group_at_one_moment_or_continuously(desk: JobDesk) -> None:
     assert counts(desk, "once") == {"Succeeded": 2}
 
 
+def test_things_that_leave_may_abort_a_continuous_job(desk: JobDesk) -> None:
+    criteria = {"failureType": "ALL", "action": "CANCEL", "thresholdPercentage": 50, "minNumberOfExecutedThings": 2}
+    group = [arn("g", "thinggroup")]
+    desk.job("j", targets=group, targetSelection="CONTINUOUS", abortConfig={"criteriaList": [criteria]})
+    desk.report("t1", "FAILED")
+    desk.call("RemoveThingFromThingGroup", thingGroupName="g", thingName="t2")
+    desk.tick(60)
+    assert (desk.job_status(), desk.tick(60)) == ("CANCELED", 0)
+
+
 def test_a_snapshot_of_an_empty_group_is_complete(desk: JobDesk) -> None:
     desk.call("CreateThingGroup", thingGroupName="empty")
     desk.job("j", targets=[arn("empty", "thinggroup")])

@@ -38,7 +38,11 @@ def advance(tx: Transaction, home: str, job: Body, now: float) -> int:
     if job["minute"] != minute:
         job = {**job, "minute": minute, "begunInMinute": 0}
         if job["targetSelection"] == records.CONTINUOUS:
+            records.put_job(tx, home, job)
             _follow_groups(tx, home, job, now)
+            job = records.get_job(tx, home, job["jobId"]) or job
+            if job["status"] != records.IN_PROGRESS:  # those who left were enough to abort it
+                return 0
     begun = 0
     allowed = _rate(tx, home, job) - job["begunInMinute"]
     for thing in records.waiting_members(tx, home, job["jobId"], allowed) if allowed > 0 else ():

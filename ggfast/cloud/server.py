@@ -21,6 +21,7 @@ from ggfast.cloud.api import Api
 from ggfast.cloud.artifacts import ArtifactFolder
 from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.certificate import ServerCertificate, server_certificate
+from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.dispatch import Dispatcher
 from ggfast.cloud.health import Health
 from ggfast.cloud.listening import ApiListener
@@ -30,6 +31,7 @@ from ggfast.cloud.services import all_services
 from ggfast.cloud.settings import CloudFolder, CloudSettings
 from ggfast.cloud.store.sqlite import SqliteStore
 from ggfast.cloud.surroundings import Endpoints, Surroundings
+from ggfast.counters import Counters
 from ggfast.errors import ConfigError, OperatingError
 
 logger = logging.getLogger("ggfast.cloud")
@@ -95,6 +97,7 @@ class CloudServer:
         self._listeners: dict[str, bool] = {}
         self.surroundings: Surroundings
         self.ports: Ports
+        self.devices: DeviceServers
 
     async def start(self) -> None:
         """Serve when this returns. Raises ConfigError, OperatingError, StorageFailed; nothing is left open then."""
@@ -123,6 +126,25 @@ class CloudServer:
             cloud.surroundings.clock.wall(),
         )
         await self._start_api(cloud, sockets[0], certificate)
+        await self._start_devices(cloud, sockets[1], sockets[2])
+
+    async def _start_devices(self, cloud: Opened, mqtt: socket.socket, https: socket.socket) -> None:
+        folder, hosts, surroundings = self._folder, self._settings.hosts, cloud.surroundings
+
+        def certificate() -> ServerCertificate:
+            return server_certificate(folder.tls, load_authority(folder), hosts, surroundings.clock.wall())
+
+        self.devices = DeviceServers(
+            surroundings,
+            cloud.store,
+            cloud.dispatcher,
+            mqtt=mqtt,
+            https=https,
+            certificate=certificate,
+            counters=Counters(),
+        )
+        self._stack.push_async_callback(self.devices.stop)
+        await self.devices.start()
 
     async def _start_api(self, cloud: Opened, sock: socket.socket, certificate: ServerCertificate) -> None:
         metrics = Metrics()

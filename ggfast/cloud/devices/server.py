@@ -79,9 +79,10 @@ class DeviceServers:
         await self.mqtt.stop()
 
     async def _serve(self, found: ServerCertificate) -> None:
+        known = len(self._trusted)
         mqtt, https = await asyncio.to_thread(lambda: [self._context(found) for _ in range(2)])
         for context in (mqtt, https):
-            for pem in self._trusted[context.cert_store_stats()["x509"] :]:  # trusted since
+            for pem in self._trusted[known:]:  # heard of since
                 context.load_verify_locations(cadata=pem)
         mqtt.set_alpn_protocols(MQTT_PROTOCOLS)
         https.set_alpn_protocols(HTTP_PROTOCOLS)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cloud_desk import ACCOUNT, REGION, Desk
@@ -21,6 +22,7 @@ from ggfast.cloud.functions import LAMBDA
 from ggfast.cloud.functions.store import resolve
 from ggfast.cloud.operations import Principal
 from ggfast.cloud.policy import PolicyDocument, decide
+from ggfast.cloud.protocols import Request, find_operation, read_request
 
 HOME = f"{ACCOUNT}/{REGION}"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambda"
@@ -268,3 +270,17 @@ def test_permission_is_of_the_function_however_it_is_written(desk: Desk) -> None
         assert desk.call("GetFunctionConfiguration", FunctionName=name, who=who)["FunctionName"] == "hello"
     for name in ("other", ARN.replace("hello", "other")):
         assert desk.refused("GetFunction", FunctionName=name, who=who).code == "AccessDeniedException"
+
+
+def test_requests_with_encoded_arns(desk: Desk) -> None:
+    create(desk)
+    path = f"/2015-03-31/functions/{quote(ARN, safe='')}/aliases"
+    for raw_path, body in ((path, b'{"Name":"prod","FunctionVersion":"$LATEST"}'), (path, b"")):
+        request = Request("POST" if body else "GET", raw_path, "", {"content-type": "application/json"}, body)
+        found = find_operation(LAMBDA, request)
+        members = read_request(LAMBDA, found, request)
+        answer = desk.call(found.operation.name, **members)
+        conforms("lambda", found.operation.name, answer)
+    assert answer["Aliases"][0]["AliasArn"] == ARN + ":prod"
+    request = Request("DELETE", f"/2017-03-31/tags/{quote(ARN, safe='')}", "tagKeys=a&tagKeys=b", {})
+    assert read_request(LAMBDA, find_operation(LAMBDA, request), request)["TagKeys"] == ["a", "b"]

@@ -22,6 +22,7 @@ from ggfast.cloud.functions import LAMBDA
 from ggfast.cloud.greengrass import GREENGRASS
 from ggfast.cloud.iot import IOT
 from ggfast.cloud.jobs import operations as _jobs  # noqa: F401  # registers the jobs of IOT
+from ggfast.cloud.secrets import SECRETS
 
 HOME = f"{ACCOUNT}/{REGION}"
 CORE = "core1"
@@ -44,7 +45,7 @@ def package(text: str) -> str:
 
 def desk_for(folder: Path) -> Desk:
     """A desk with every service that deployments touch."""
-    return Desk(folder, GREENGRASS, IOT, LAMBDA)
+    return Desk(folder, GREENGRASS, IOT, LAMBDA, SECRETS)
 
 
 class Fleet:
@@ -74,6 +75,20 @@ class Fleet:
         )
         made = self.desk.call("CreateAlias", FunctionName=name, Name=alias, FunctionVersion="1")
         return {"Id": name, "FunctionArn": made["AliasArn"], "FunctionConfiguration": {"Pinned": True, **settings}}
+
+    def secret(self, resource: str = "s1", labels: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+        """A secret, one version with all labels; its resource, and the version's id."""
+        made = self.desk.call("CreateSecret", Name=f"greengrass-{resource}", SecretString="hidden")
+        for label in labels:
+            self.desk.call(
+                "UpdateSecretVersionStage",
+                SecretId=made["ARN"],
+                VersionStage=label,
+                MoveToVersionId=made["VersionId"],
+            )
+        data = {"ARN": made["ARN"], "AdditionalStagingLabelsToDownload": list(labels)}
+        container = {"SecretsManagerSecretResourceData": data}
+        return {"Id": resource, "Name": resource, "ResourceDataContainer": container}, str(made["VersionId"])
 
     def new_code(self, name: str, text: str, alias: str = "prod") -> str:
         """Publish other code and move the alias to it; the version."""

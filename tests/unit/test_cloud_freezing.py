@@ -40,14 +40,6 @@ DEVICE = {
     "Name": "camera",
     "ResourceDataContainer": {"LocalDeviceResourceData": {"SourcePath": "/dev/video0"}},
 }
-SECRET_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:greengrass-x-AbCdEf"
-SECRET = {
-    "Id": "s1",
-    "Name": "secret",
-    "ResourceDataContainer": {
-        "SecretsManagerSecretResourceData": {"ARN": SECRET_ARN, "AdditionalStagingLabelsToDownload": ["OLD"]}
-    },
-}
 
 
 def model(address: str, member: str = "S3MachineLearningModelResourceData", key: str = "S3Uri") -> dict[str, Any]:
@@ -96,6 +88,7 @@ def reasons(status: dict[str, Any]) -> list[str]:
 
 def test_the_core_reads_back_what_was_frozen(fleet: Fleet) -> None:
     lamp = fleet.thing("lamp", SyncShadow=True)
+    secret, _ = fleet.secret("s1", ("OLD",))
     hello = fleet.function("hello", MemorySize=32_768, Timeout=10)
     hello["FunctionConfiguration"]["Environment"] = {
         "Variables": {"A": "1"},
@@ -130,7 +123,7 @@ def test_the_core_reads_back_what_was_frozen(fleet: Fleet) -> None:
             {"Id": "b", "Source": alias, "Subject": "out/#", "Target": "cloud"},
             {"Id": "c", "Source": "GGShadowService", "Subject": "$aws/x", "Target": lamp["ThingArn"]},
         ],
-        Resources=[VOLUME, DEVICE, SECRET, model("https://s3-eu-west-1.amazonaws.com/models/m.zip")],
+        Resources=[VOLUME, DEVICE, secret, model("https://s3-eu-west-1.amazonaws.com/models/m.zip")],
         Loggers=[{"Id": "l", "Type": "FileSystem", "Component": "Lambda", "Level": "DEBUG", "Space": 256}],
     )
     started = fleet.deploy(group)
@@ -153,16 +146,18 @@ def test_the_core_reads_back_what_was_frozen(fleet: Fleet) -> None:
     by_id = {resource.id: resource.data for resource in found.resources}
     assert isinstance(by_id["m1"], S3Model) and by_id["m1"].digest == digest
     assert by_id["m1"].owner is not None and by_id["m1"].owner.permission is Permission.RO
-    assert by_id["s1"] == Secret(SECRET_ARN, ("OLD",))
+    secret_arn = secret["ResourceDataContainer"]["SecretsManagerSecretResourceData"]["ARN"]
+    assert by_id["s1"] == Secret(secret_arn, ("OLD",))
     assert found.loggers[0].space_kb == 256
 
 
 def test_artifacts_and_what_the_agent_needs_lie_beside_the_group(fleet: Fleet) -> None:
     lamp, old = fleet.thing("lamp"), fleet.thing("old-lamp")
+    secret, version = fleet.secret("s1", ("OLD",))
     fleet.desk.call("UpdateCertificate", certificateId=old["CertificateArn"].rpartition("/")[2], newStatus="REVOKED")
     address = {"Id": "1", "HostAddress": "192.168.1.5", "PortNumber": 8883, "Metadata": ""}
     fleet.desk.call("UpdateConnectivityInfo", ThingName="core1", ConnectivityInfo=[address])
-    group = fleet.group(Devices=[lamp, old], Functions=[fleet.function("hello")], Resources=[SECRET])
+    group = fleet.group(Devices=[lamp, old], Functions=[fleet.function("hello")], Resources=[secret])
     fleet.desk.call(
         "UpdateGroupCertificateConfiguration", GroupId=group["GroupId"], CertificateExpiryInMilliseconds="2592000000"
     )
@@ -185,7 +180,10 @@ def test_artifacts_and_what_the_agent_needs_lie_beside_the_group(fleet: Fleet) -
     assert document["CertificateExpiryInMilliseconds"] == 2_592_000_000
     [authority] = document["GroupCertificateAuthorities"]
     assert authority.startswith("-----BEGIN CERTIFICATE-----")
-    assert document["Secrets"] == [{"ResourceId": "s1", "ARN": SECRET_ARN}]
+    secret_arn = secret["ResourceDataContainer"]["SecretsManagerSecretResourceData"]["ARN"]
+    versions = {"AWSCURRENT": version, "OLD": version}
+    assert document["Secrets"] == [{"ResourceId": "s1", "ARN": secret_arn, "Versions": versions}]
+    assert "hidden" not in str(found)
 
 
 def test_a_deployment_makes_one_group_ca_and_keeps_it(fleet: Fleet) -> None:
@@ -262,8 +260,8 @@ NO_CONTAINER = {"Execution": {"IsolationMode": "NoContainer"}}
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"MemorySize": 16_384, "Environment": NO_CONTAINER}, ("MemorySize configuration for function with arn {arn} is "
-         "not allowed in IsolationMode=NoContainer.")),
+        ({"MemorySize": 16_384, "Environment": NO_CONTAINER}, ("MemorySize configuration for function with arn {arn} "
+         "is not allowed in IsolationMode=NoContainer.")),
         ({"Environment": {**NO_CONTAINER, "AccessSysfs": True}}, ("Access Sysfs configuration for function with arn "
          "{arn} is not allowed in IsolationMode=NoContainer.")),
         ({"Environment": NO_CONTAINER | access("v1", "rw")}, ("Function {arn} refers to resource of type Local.Volume "
@@ -302,12 +300,22 @@ def test_system_entries_have_no_execution(fleet: Fleet) -> None:
 
 def test_a_model_that_was_never_registered_is_named(fleet: Fleet) -> None:
     status = failure(fleet, Resources=[model("s3://nobody/has-it.zip")])
-    assert reasons(status) == [
-        (
-            'The group refers to a resource m1 with nonexistent S3 object "s3://nobody/has-it.zip". Register the model\'s '
-            ".zip or .tar.gz under this address and deploy again."
-        )
-    ]
+    text = 'The group refers to a resource m1 with nonexistent S3 object "s3://nobody/has-it.zip". '
+    text += "Register the model's .zip or .tar.gz under this address and deploy again."
+    assert reasons(status) == [text]
+
+
+def test_secrets_must_be_there_with_their_labels(fleet: Fleet) -> None:
+    secret, _ = fleet.secret()
+    data = secret["ResourceDataContainer"]["SecretsManagerSecretResourceData"]
+    data["AdditionalStagingLabelsToDownload"] = ["OLD"]
+    [text] = reasons(failure(fleet, Resources=[secret]))
+    assert 'found "OLD", expected staging labels of' in text and text.endswith("AWSCURRENT")
+    fleet.desk.call("DeleteSecret", SecretId=data["ARN"], RecoveryWindowInDays=7)
+    [text] = reasons(failure(fleet, Resources=[secret]))
+    assert data["ARN"] in text and "is not being deleted" in text
+    fleet.desk.clock.now += 8 * 86_400
+    assert len(reasons(failure(fleet, Resources=[secret]))) == 1
 
 
 def test_a_training_jobs_model_is_found_by_its_arn(fleet: Fleet) -> None:

@@ -6,7 +6,7 @@ members for the core's deployment agent:
     DeviceCertificates         of each device: CertificateId, Status and, of an active one, CertificatePem
     GroupCertificateAuthorities  PEM, newest first; CertificateExpiryInMilliseconds for the local server's certificate
     ConnectivityInfo           the core's addresses as they were
-    Secrets                    of each secret resource: ResourceId, ARN; values are fetched with the core's certificate
+    Secrets                    of each secret resource: ResourceId, ARN, and Versions, the version ids by staging label
 
 Function ARNs carry versions: an alias is looked up once, here. `DeploymentConfiguration` of a function and
 `ArchiveSha256` of a model measure the archives, which are the deployment's artifacts; a core that has unpacked a
@@ -31,6 +31,7 @@ from ggfast.cloud.greengrass.definitions import get_definition_version
 from ggfast.cloud.greengrass.kinds import KINDS
 from ggfast.cloud.iot.certificates import get_certificate
 from ggfast.cloud.iot.things import get_thing
+from ggfast.cloud.secrets.store import CURRENT, find_secret
 from ggfast.cloud.store.interface import Transaction
 from ggfast.config import MessageLimits, Profile
 from ggfast.fields import Problems, shown
@@ -42,6 +43,7 @@ from ggfast.group.validate import GroupRules, validate
 # What the core's own settings decide (root, its paths, the strictness of its profile) is the core's to refuse.
 _RULES: Final = GroupRules(messages=MessageLimits.of(Profile.OPEN), allow_root=True, at_core=False)
 _NO_CODE: Final = {"Handler": "unknown.handler", "Runtime": "python3", "Code": "-"}  # so that the rest is judged too
+_SECRET: Final = "SecretsManagerSecretResourceData"
 _MODELS: Final = {
     "S3MachineLearningModelResourceData": "S3Uri",
     "SageMakerMachineLearningModelResourceData": "SageMakerJobArn",
@@ -65,23 +67,29 @@ def cores_of(tx: Transaction, home: str, references: Json) -> list[Json]:
     return list((content or {}).get("Cores", []))
 
 
-def freeze(tx: Transaction, home: str, group_id: str, name: str, version_id: str, references: Json) -> Frozen:
-    """What the core of this group version would run. `references` is the version's content, seven ARNs.
+def freeze(
+    tx: Transaction, home: str, group_id: str, name: str, version_id: str, references: Json, now: float
+) -> Frozen:
+    """What the core of this group version would run. `references` is the version's content, seven ARNs; `now` is in
+    seconds since 1970.
 
     Raises NotDeployable with every reason. Reads and changes nothing.
     """
-    return _Freezer(tx, home, group_id, version_id, references).freeze(name)
+    return _Freezer(tx, home, group_id, version_id, references, now).freeze(name)
 
 
 class _Freezer:
-    def __init__(self, tx: Transaction, home: str, group_id: str, version_id: str, references: Json) -> None:
-        self.tx, self.home = tx, home
+    def __init__(
+        self, tx: Transaction, home: str, group_id: str, version_id: str, references: Json, now: float
+    ) -> None:
+        self.tx, self.home, self.now = tx, home, now
         self.group_id, self.version_id = group_id, version_id
         self.references = references
         self.account, _, self.region = home.partition("/")
         self.problems = Problems()
         self.functions: dict[str, Json] = {}  # what an ARN as written came to
         self.models: dict[str, Json] = {}  # digest and size by resource id
+        self.secrets: dict[str, Json] = {}  # version ids by label, by resource id
         self.certificates: dict[str, Json] = {}
 
     def freeze(self, name: str) -> Frozen:
@@ -168,6 +176,8 @@ class _Freezer:
     def _resource(self, position: int, entry: Json) -> Json:
         """A resource; a model with the digest of the archive that its address means."""
         container = entry["ResourceDataContainer"]
+        if _SECRET in container:
+            self._check_secret(position, entry["Id"], container[_SECRET])
         given = next((kind for kind in _MODELS if kind in container), None)
         if given is None:
             return entry
@@ -185,6 +195,22 @@ class _Freezer:
         if found is not None:
             self.models[entry["Id"]] = found
         return entry | {"Archive": "-" if found is None else found["digest"]}
+
+    def _check_secret(self, position: int, resource: str, secret: Json) -> None:
+        """The secret is there, with every staging label that is wanted; which versions those are is kept."""
+        path = f"Resources[{position}].ResourceDataContainer.{_SECRET}"
+        arn = secret.get("ARN", "")
+        found = find_secret(self.tx, self.home, arn, self.now) if arn.startswith("arn:") else None
+        if found is None or found["ends"] is not None:
+            expected = f"a secret that exists in {self.region} of {self.account} and is not being deleted"
+            self.problems.add(f"{path}.ARN", shown(arn), expected)
+            return
+        labels = [CURRENT, *secret.get("AdditionalStagingLabelsToDownload", [])]
+        for label in labels:
+            if label not in found["stages"]:
+                expected = f"staging labels of {arn}: " + ", ".join(sorted(found["stages"]))
+                self.problems.add(f"{path}.AdditionalStagingLabelsToDownload", shown(label), expected)
+        self.secrets[resource] = {label: found["stages"].get(label, "") for label in labels}
 
     def _check_things(self, group: Group) -> None:
         """The core and every device are registered here, with their certificates."""
@@ -256,7 +282,7 @@ class _Freezer:
             "CertificateExpiryInMilliseconds": certificate_expiry(self.tx, self.home, self.group_id),
             "ConnectivityInfo": connectivity_of(self.tx, self.home, core.thing_name),
             "Secrets": [
-                {"ResourceId": resource.id, "ARN": resource.data.arn}
+                {"ResourceId": resource.id, "ARN": resource.data.arn, "Versions": self.secrets[resource.id]}
                 for resource in group.resources
                 if isinstance(resource.data, Secret)
             ],

@@ -54,7 +54,7 @@ def start_deployment(
     deployment = Deployment(home, group_id, str(uuid4()), kind, version_id, "")
     deployment.turn(records.BUILDING, now)
     try:
-        frozen = freeze(tx, home, group_id, group.get("Name", ""), version_id, references)
+        frozen = freeze(tx, home, group_id, group.get("Name", ""), version_id, references, now)
     except NotDeployable as refusal:
         deployment.turn(records.FAILURE, now, str(refusal), refusal.reasons)
         records.save(tx, deployment)

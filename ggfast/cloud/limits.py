@@ -11,7 +11,7 @@ STORE_BUSY_S = 10.0  # how long to wait for a lock somebody else (a backup) hold
 STORE_CACHE_KIB = 8 * 1_024  # pages each connection keeps in memory
 
 # --- requests ------------------------------------------------------------------------------------------
-REQUEST_BYTES_MAX = 1 * MIB  # body of an ordinary request; the largest documented one, a 10,000-line table, is smaller
+REQUEST_BYTES_MAX = 1 * MIB  # body of an ordinary request; definitions, functions and the like have bounds of their own
 REQUEST_ZIP_BYTES_MAX = 50 * MIB  # decoded code of a function (cloud-api 9)
 PAGE_DEFAULT = 100  # entries of a list without MaxResults
 PAGE_MAX = 250  # entries of a page whatever was asked

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 import orjson
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
 
 from ggfast.cloud.bodies import Bodies
 from ggfast.cloud.devices.cores import Cores
@@ -202,7 +201,7 @@ def _of_reply(reply: Reply | FileReply, request_id: str) -> web.StreamResponse:
 
 def _response(status: int, headers: Mapping[str, str], body: bytes) -> web.Response:
     """aiohttp leaves the spelling of a length that is there already."""
-    found = CIMultiDict({"Content-Type": "application/json", **headers})
+    found = {"Content-Type": "application/json", **headers}
     if status == 204:
         body = b""
     else:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import socket
 import ssl
-from pathlib import Path
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from ggfast.cloud.api import Api
+from ggfast.cloud.certificate import ServerCertificate
 from ggfast.cloud.limits import (
     CONNECTIONS_MAX,
     HEADER_BYTES_MAX,
@@ -38,12 +38,12 @@ class _Server(web.Server):
 class ApiListener:
     """Serves an `Api` on a bound socket."""
 
-    def __init__(self, api: Api, sock: socket.socket, certificate: Path, key: Path) -> None:
+    def __init__(self, api: Api, sock: socket.socket, certificate: ServerCertificate) -> None:
         self._api = api
         self._socket = sock
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.load_cert_chain(certificate, key)
+        self.use(certificate)
         self._server: _Server | None = None
         self._listener: asyncio.Server | None = None
 
@@ -61,6 +61,11 @@ class ApiListener:
     def refused(self) -> int:
         """How many connections were closed because there were too many."""
         return self._server.refused if self._server is not None else 0
+
+    def use(self, certificate: ServerCertificate) -> None:
+        """Show another certificate from the next handshake on. Blocks for two small files."""
+        self._tls.load_cert_chain(certificate.certificate, certificate.key)
+        self.certificate = certificate
 
     async def start(self) -> None:
         """Take connections."""

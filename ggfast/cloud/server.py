@@ -23,6 +23,7 @@ from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.certificate import ServerCertificate, server_certificate
 from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.dispatch import Dispatcher
+from ggfast.cloud.gauges import show_devices, show_front, show_store
 from ggfast.cloud.health import Health
 from ggfast.cloud.listening import ApiListener
 from ggfast.cloud.metrics import Metrics
@@ -94,7 +95,9 @@ class CloudServer:
         self._folder = folder
         self._settings = settings
         self._stack = AsyncExitStack()
-        self._listeners: dict[str, bool] = {}
+        self._metrics = Metrics()
+        self._api: ApiListener | None = None
+        self._devices: DeviceServers | None = None
         self.surroundings: Surroundings
         self.ports: Ports
         self.devices: DeviceServers
@@ -118,60 +121,58 @@ class CloudServer:
         self.ports = Ports(*(sock.getsockname()[1] for sock in sockets))
         cloud = await self._stack.enter_async_context(opened(folder, settings, self.ports))
         self.surroundings = cloud.surroundings
-        certificate = await asyncio.to_thread(
-            server_certificate,
-            folder.tls,
-            load_authority(folder),
-            settings.hosts,
-            cloud.surroundings.clock.wall(),
-        )
+        certificate = await asyncio.to_thread(self._certificate)
         await self._start_api(cloud, sockets[0], certificate)
         await self._start_devices(cloud, sockets[1], sockets[2])
 
-    async def _start_devices(self, cloud: Opened, mqtt: socket.socket, https: socket.socket) -> None:
-        folder, hosts, surroundings = self._folder, self._settings.hosts, cloud.surroundings
-
-        def certificate() -> ServerCertificate:
-            return server_certificate(folder.tls, load_authority(folder), hosts, surroundings.clock.wall())
-
-        self.devices = DeviceServers(
-            surroundings,
-            cloud.store,
-            cloud.dispatcher,
-            mqtt=mqtt,
-            https=https,
-            certificate=certificate,
-            counters=Counters(),
-        )
-        self._stack.push_async_callback(self.devices.stop)
-        await self.devices.start()
-
     async def _start_api(self, cloud: Opened, sock: socket.socket, certificate: ServerCertificate) -> None:
-        metrics = Metrics()
-        access = Access(cloud.surroundings, cloud.store)
+        around = cloud.surroundings
+        access = Access(around, cloud.store)
         log = AccessLog(self._folder.access_log)
         self._stack.callback(log.close)
-        clock = cloud.surroundings.clock
-        health = Health(cloud.store, clock, certificate.end, lambda: {"api": listener.up})
         api = Api(
             cloud.dispatcher,
             all_services(),
             access,
-            metrics,
-            health,
+            self._metrics,
+            Health(cloud.store, around.clock, lambda: listener.certificate.end, self._up),
             log,
             requests_per_s=self._settings.requests_per_s,
             requests_burst=self._settings.requests_burst,
         )
-        listener = ApiListener(api, sock, certificate.certificate, certificate.key)
-        metrics.gauge("requests_under_way", "Requests being answered.", lambda: api.under_way)
-        metrics.gauge("connections", "Open connections of the API.", lambda: listener.connections)
-        metrics.gauge("certificate_expiry_seconds", "End of the servers' certificate.", lambda: certificate.end)
-        metrics.counter("connections_refused", "Connections closed: too many.", lambda: listener.refused)
-        metrics.counter("signatures_failed", "Requests that were not believed.", lambda: access.failed)
-        metrics.counter("log_lines_lost", "Access log lines the disk refused.", lambda: log.lost)
+        self._api = listener = ApiListener(api, sock, certificate)
+        show_store(self._metrics, cloud.store)
+        show_front(self._metrics, api, listener, access, log)
         await listener.start()
         self._stack.push_async_callback(listener.stop)
+
+    async def _start_devices(self, cloud: Opened, mqtt: socket.socket, https: socket.socket) -> None:
+        counters = Counters()
+        servers = DeviceServers(
+            cloud.surroundings,
+            cloud.store,
+            cloud.dispatcher,
+            mqtt=mqtt,
+            https=https,
+            certificate=self._certificate,
+            counters=counters,
+        )
+        self._devices = servers
+        show_devices(self._metrics, servers.mqtt.broker, counters)
+        self._stack.push_async_callback(servers.stop)
+        await servers.start()
+
+    def _certificate(self) -> ServerCertificate:
+        """The servers' certificate that is good now. Blocks; on any thread."""
+        authority = load_authority(self._folder)
+        found = server_certificate(self._folder.tls, authority, self._settings.hosts, SystemClock.wall())
+        if self._api is not None and found != self._api.certificate:
+            self._api.use(found)
+        return found
+
+    def _up(self) -> dict[str, bool]:
+        devices = self._devices is not None and self._devices.up
+        return {"api": self._api is not None and self._api.up, "devices": devices}
 
     def _bind(self, port: int) -> socket.socket:
         address = self._settings.listen

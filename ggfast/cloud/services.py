@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 
+import ggfast.cloud.shadows  # noqa: F401  registers its operations
+from ggfast.cloud.functions import LAMBDA
+from ggfast.cloud.greengrass import GREENGRASS
+from ggfast.cloud.iot import IOT
+from ggfast.cloud.jobs import IOT_JOBS_DATA
 from ggfast.cloud.operations import Service
-
-_FOLDERS = ("greengrass", "iot", "shadows", "jobs", "functions", "roles", "secrets")
+from ggfast.cloud.roles import IAM, STS
+from ggfast.cloud.secrets import SECRETS
+from ggfast.cloud.shadows.service import IOT_DATA
 
 
 def all_services() -> Mapping[str, Service]:
     """The services by the name of their credential scope."""
-    found: dict[str, Service] = {}
-    for folder in _FOLDERS:
-        try:
-            importlib.import_module(f"ggfast.cloud.{folder}")
-            module = importlib.import_module(f"ggfast.cloud.{folder}.service")
-        except ImportError:
-            continue
-        found.update({value.name: value for value in vars(module).values() if isinstance(value, Service)})
-    return found
+    services = (GREENGRASS, IOT, IOT_DATA, IOT_JOBS_DATA, LAMBDA, IAM, STS, SECRETS)
+    return {service.name: service for service in services}

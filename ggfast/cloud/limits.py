@@ -70,6 +70,7 @@ BULK_URL_CHARACTERS_MAX = 900_000  # of a data: URL: what fits in an ordinary re
 BULK_RECORDS_PER_STEP = 20  # in one transaction: others wait for it, and freezing a large group takes 100 ms
 BULK_ATTEMPTS_MAX = 6  # of one group: the first and five more (greengrass-core 12.7)
 BULK_RETRY_S = 30.0  # before another attempt: a core takes about that long for a deployment
+BULK_LOOK_S = 5.0  # between looks for records whose time has come again
 BULK_LINE_BYTES_MAX = 4_096  # of one record, three members
 BULK_KEPT_MAX = 100  # finished bulk deployments with their reports; the oldest go
 

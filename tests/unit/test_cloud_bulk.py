@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import orjson
 import pytest
-from cloud_desk import ACCOUNT, REGION
+from cloud_desk import ACCOUNT, ADMINISTRATOR, REGION
 from cloud_fleet import HOME, Fleet, desk_for
 
 from ggfast.cloud.deploy import bulk_steps
+from ggfast.cloud.deploy.bulk_runner import BulkRunner
 from ggfast.cloud.deploy.bulk_steps import run_bulk_deployments
 from ggfast.cloud.deploy.objects import register_object
 from ggfast.cloud.events import BulkDeploymentWaiting
+from ggfast.cloud.greengrass import GREENGRASS
 from ggfast.cloud.limits import BULK_ATTEMPTS_MAX, BULK_RECORDS_PER_STEP, BULK_RETRY_S
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bulk"
@@ -355,3 +358,34 @@ def test_more_records_than_one_step_takes(fleet: Fleet) -> None:
     )
     run(fleet)
     assert numbers(fleet, bulk) == ("Completed", count, count, 0)
+
+
+def test_a_running_control_plane_takes_the_steps_and_goes_on_after_a_restart(fleet: Fleet) -> None:
+    wanted = groups(fleet, 3)
+    left_over = start(fleet, lines(record(wanted[0])))
+
+    async def finished(bulk: str) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                found = await fleet.desk.store.read(lambda tx: bulk_steps.load_bulk(tx, HOME, bulk))
+                if found is not None and found["status"] == "Completed":
+                    return
+                await asyncio.sleep(0.01)
+
+    async def serve() -> str:
+        runner = BulkRunner(fleet.desk.store, fleet.desk.cloud)
+        await runner.start()
+        try:
+            await finished(left_over)
+            members = {"ExecutionRoleArn": ROLE, "InputFileUri": lines(*map(record, wanted[1:]))}
+            operation = GREENGRASS.operations["StartBulkDeployment"]
+            made = await fleet.desk.dispatcher.run(GREENGRASS, operation, members, ADMINISTRATOR, REGION)
+            await finished(made.members["BulkDeploymentId"])
+            return str(made.members["BulkDeploymentId"])
+        finally:
+            await runner.stop()
+            await runner.stop()
+
+    bulk = fleet.desk.runner.run(serve())
+    assert numbers(fleet, left_over) == ("Completed", 1, 0, 0)
+    assert numbers(fleet, bulk) == ("Completed", 2, 0, 0)

@@ -93,7 +93,9 @@ def open_bulk(tx: Transaction, home: str) -> Document | None:
 
 async def run_bulk_deployments(store: Store, cloud: Surroundings) -> bool:
     """One step of every open bulk deployment; whether there is more to do at once. Call it again at once then, else
-    about every second. Raises StorageFailed."""
+    every BULK_LOOK_S. Raises StorageFailed."""
+    if not await store.read(lambda tx: bool(tx.find(BULKS, "open", "*", limit=1).documents)):
+        return False
     wanted = await store.read(lambda tx: _groups_without_ca(tx, cloud.clock.wall()))
     prepared = [await asyncio.to_thread(prepare_group_ca, cloud, {}) for _ in range(wanted)]
 

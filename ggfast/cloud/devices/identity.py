@@ -101,6 +101,14 @@ def load(tx: Transaction, certificate_id: str) -> Identity | None:
     return None
 
 
+@dataclass(slots=True)
+class _Look:
+    """A certificate that is being looked up: by how many, and how often it changed meanwhile."""
+
+    waiting: int = 0
+    changes: int = 0
+
+
 class Identities:
     """What is known of certificates. Everything runs on the loop.
 
@@ -113,7 +121,7 @@ class Identities:
         self._ended = ended
         self._known: OrderedDict[str, Identity] = OrderedDict()
         self._kept: Counter[str] = Counter()  # by how many clients each is needed
-        self._changes = 0  # in the registry: what was read before one is not remembered
+        self._looks: dict[str, _Look] = {}  # certificates that are being looked up
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()  # an older look at the store must not replace a newer one
         store.listen(self._hear)
@@ -128,11 +136,18 @@ class Identities:
         if known is not None:
             self._known.move_to_end(certificate_id)
             return known
-        while True:
-            changes = self._changes
-            found = await self._store.read(lambda tx: load(tx, certificate_id))
-            if changes == self._changes:
-                break
+        look = self._looks.setdefault(certificate_id, _Look())
+        look.waiting += 1
+        try:
+            fresh = False
+            while not fresh:
+                changes = look.changes
+                found = await self._store.read(lambda tx: load(tx, certificate_id))
+                fresh = changes == look.changes
+        finally:
+            look.waiting -= 1
+            if not look.waiting:
+                del self._looks[certificate_id]
         if found is not None:
             self._known[certificate_id] = found
             self._make_room()
@@ -156,17 +171,25 @@ class Identities:
 
     def _hear(self, event: object) -> None:
         if isinstance(event, CertificateEnded):
-            self._changes += 1
+            self._note([event.certificate_id])
             self._known.pop(event.certificate_id, None)
             self._ended(event.certificate_id)
             self._changed()
         elif isinstance(event, PermissionsChanged):
-            self._changes += 1
+            self._note([event.certificate_id] if event.certificate_id else list(self._looks))
             names = [event.certificate_id] if event.certificate_id else list(self._known)
             for name in names:
                 if name not in self._kept:
                     self._known.pop(name, None)
-            self._begin(self._reload([name for name in names if name in self._kept]))
+            kept = [name for name in names if name in self._kept]
+            if kept:
+                self._begin(self._reload(kept))
+
+    def _note(self, names: list[str]) -> None:
+        """What is being read of these may be from before a change."""
+        for name in names:
+            if name in self._looks:
+                self._looks[name].changes += 1
 
     async def _reload(self, names: list[str]) -> None:
         """What clients are connected with stays known meanwhile, as it was."""

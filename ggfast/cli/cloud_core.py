@@ -89,8 +89,7 @@ def run(args: argparse.Namespace) -> int:
     archive = out.name.endswith((".tar.gz", ".tgz"))
     if archive and out.exists():
         raise OperatingError(f"{out} is there already.", hint="Give another --out.")
-    if not archive:
-        prepare_folder(out)
+    made_here = False if archive else prepare_folder(out)
     ports = Ports(
         settings.api_port,
         settings.mqtt_port if args.mqtt_port is None else args.mqtt_port,
@@ -101,7 +100,12 @@ def run(args: argparse.Namespace) -> int:
     async def work(cloud: Opened, _: CloudSettings) -> NewCore:
         return await make_core(cloud, settings, region, args.name)
 
-    core = in_folder(args.dir, work, ports)
+    try:
+        core = in_folder(args.dir, work, ports)
+    except BaseException:
+        if made_here:
+            out.rmdir()
+        raise
     files = device_files(core, settings.hosts[0], ports, folder.ca.read_text())
     _write_archive(out, files) if archive else _write_folder(out, files)
     _show(args.json, core, out)
@@ -167,16 +171,6 @@ def device_files(core: NewCore, host: str, ports: Ports, ca_pem: str) -> dict[st
         "coreThing": thing,
         "runtime": {"cgroup": {"useSystemd": "yes"}},
         "managedRespawn": False,
-        "crypto": {
-            "principals": {
-                "SecretsManager": {"privateKeyPath": f"file:///greengrass/certs/{short}.private.key"},
-                "IoTCertificate": {
-                    "privateKeyPath": f"file:///greengrass/certs/{short}.private.key",
-                    "certificatePath": f"file:///greengrass/certs/{short}.cert.pem",
-                },
-            },
-            "caPath": "file:///greengrass/certs/root.ca.pem",
-        },
     }
     return {
         "config/config.json": (orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), 0o644),

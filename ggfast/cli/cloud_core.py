@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 
 from ggfast.cli.cloud_folder import in_folder
 from ggfast.cli.cloud_init import prepare_folder
@@ -173,7 +172,7 @@ def device_files(core: NewCore, host: str, ports: Ports, ca_pem: str) -> dict[st
         "managedRespawn": False,
     }
     return {
-        "config/config.json": (orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), 0o644),
+        "config/config.json": ((json.dumps(config, indent=2) + "\n").encode(), 0o644),
         "certs/root.ca.pem": (ca_pem.encode(), 0o644),
         f"certs/{short}.cert.pem": (core.certificate_pem.encode(), 0o644),
         f"certs/{short}.public.key": (core.public_key_pem.encode(), 0o644),

@@ -14,7 +14,7 @@ from ggfast.cloud.server import Opened
 from ggfast.cloud.settings import CloudSettings
 from ggfast.errors import ConfigError, OperatingError, Problem
 
-_POLICY_BYTES_MAX = 65_536
+_POLICY_BYTES_MAX = 65_536  # far past what a policy may have: a wrong file is not read whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from ggfast.cloud.api import Api
 from ggfast.cloud.artifacts import ArtifactFolder
 from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.certificate import ServerCertificate, server_certificate
+from ggfast.cloud.deploy.bulk_runner import BulkRunner
 from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.dispatch import Dispatcher
 from ggfast.cloud.gauges import show_devices, show_front, show_store
@@ -124,6 +125,9 @@ class CloudServer:
         certificate = await asyncio.to_thread(self._certificate)
         await self._start_api(cloud, sockets[0], certificate)
         await self._start_devices(cloud, sockets[1], sockets[2])
+        bulk = BulkRunner(cloud.store, cloud.surroundings)
+        self._stack.push_async_callback(bulk.stop)
+        await bulk.start()
 
     async def _start_api(self, cloud: Opened, sock: socket.socket, certificate: ServerCertificate) -> None:
         around = cloud.surroundings

@@ -3,7 +3,7 @@ nothing (greengrass-core 12.7).
 
     bulk-deployment   <home>         <bulk>   status, counts, where the input is; label "open" while there is work
     bulk-line         <home>/<bulk>  <line>   a record that has not been tried; gone with its attempt
-    bulk-retry        <home>/<bulk>  <line>   a record that failed for now: attempts, and when to try again
+    bulk-retry        <home>/<bulk>  <line>   a record that has to wait: attempts, and when to try again
     bulk-result       <home>/<bulk>  <line>   what a record came to: its deployment, or why there is none
 
 Initializing (the input is read) -> Running -> Completed, or Stopping -> Stopped, or Failed if there is no input. Only

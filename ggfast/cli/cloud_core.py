@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from ggfast.cli.cloud_folder import in_folder
 from ggfast.cli.cloud_init import prepare_folder
 from ggfast.cloud.faults import Fault

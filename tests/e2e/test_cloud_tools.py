@@ -27,9 +27,11 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
 
 
 @pytest.fixture(scope="module")
-def tools(cloud: CloudProcess, tmp_path_factory: pytest.TempPathFactory) -> Tools:
+def tools(cloud: CloudProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
     """The tools, led to that cloud by environment variables alone."""
-    return Tools(cloud.aws_environment(), tmp_path_factory.mktemp("home"))
+    made = Tools(cloud.aws_environment(), tmp_path_factory.mktemp("home"))
+    yield made
+    made.close()
 
 
 def code(folder: Path, name: str = "echo") -> Path:
@@ -55,7 +57,7 @@ def test_row_13_the_command_line_walk_through(cloud: CloudProcess, tools: Tools,
         return tools.aws(service, command, tmp_path, **options)
 
     thing = aws("iot", "create-thing", thing_name="walk-core")
-    keys = json.loads(tools.run("aws", "iot", "create-keys-and-certificate", "--set-as-active", cwd=tmp_path))
+    keys = aws("iot", "create-keys-and-certificate", set_as_active=None)
     document = {
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Action": ["iot:*", "greengrass:*"], "Resource": "*"}],
@@ -77,7 +79,7 @@ def test_row_13_the_command_line_walk_through(cloud: CloudProcess, tools: Tools,
         "create-function",
         function_name="walk-echo",
         runtime="python3.7",
-        role="arn:aws:iam::1:role/x",
+        role="arn:aws:iam::123456789012:role/x",
         handler="echo.handler",
         zip_file="fileb://echo.zip",
     )
@@ -143,14 +145,13 @@ def test_row_13_the_command_line_walk_through(cloud: CloudProcess, tools: Tools,
         cloud, "walk-core", thing["thingArn"], keys["certificatePem"], keys["keyPair"]["PrivateKey"]
     ) as acting:
         acting.wait_for_reports(1)
-        assert acting.deployments[0]["DeploymentId"] == deployment["DeploymentId"]
+        assert acting.deployments[0]["id"] == deployment["DeploymentId"]
     assert aws("greengrass", "get-deployment-status", **status)["DeploymentStatus"] == "Success"
-    reset = tools.run("aws", "greengrass", "reset-deployments", "--group-id", group["Id"], "--force", cwd=tmp_path)
-    assert "DeploymentId" in reset
+    assert "DeploymentId" in aws("greengrass", "reset-deployments", group_id=group["Id"], force=None)
     aws("greengrass", "delete-group", group_id=group["Id"])
-    gone = tools.ended("aws", "greengrass", "get-group", "--group-id", group["Id"], cwd=tmp_path)
-    assert gone.returncode != 0
-    assert "That Group Definition does not exist." in gone.stderr
+    status, _, complaint = tools.command_line(["greengrass", "get-group", "--group-id", group["Id"]], tmp_path)
+    assert status != 0
+    assert "That Group Definition does not exist." in complaint
 
 
 def project(folder: Path, **more: Any) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def project(folder: Path, **more: Any) -> dict[str, Any]:
                 "handler": "echo.handler",
                 "package": "echo",
                 "runtime": "python3.7",
-                "environment": {"x": "y"},
+                "environment": {"mode": "y"},
                 "greengrassConfig": configuration,
             }
         ],
@@ -217,8 +218,8 @@ def test_p9_create_deploy_update_remove(tool: str, cloud: CloudProcess, tools: T
             tools.run(tool, "update_lambda", f"{definition['Group']['name']}-echo", cwd=tmp_path)
             tools.run(tool, "update", cwd=tmp_path)
             assert "SUCCESS" in tools.ended(tool, "deploy", cwd=tmp_path).stderr
-            assert [len(found["Artifacts"]) for found in acting.deployments] == [1, 1]
-            assert acting.deployments[1]["Artifacts"] != acting.deployments[0]["Artifacts"]
+            assert [len(found["artifacts"]) for found in acting.deployments] == [1, 1]
+            assert acting.deployments[1]["artifacts"] != acting.deployments[0]["artifacts"]
         else:  # its `remove` fails in the tool itself after `update_lambda`
             tools.run(tool, "create_resources", cwd=tmp_path)
     tools.run(tool, "remove", cwd=tmp_path)
@@ -232,7 +233,7 @@ def test_p9_gg_group_setup(cloud: CloudProcess, tools: Tools, tmp_path: Path) ->
     lambdas.create_function(
         FunctionName="MockDevice",
         Runtime="python3.7",
-        Role="arn:aws:iam::1:role/x",
+        Role="arn:aws:iam::123456789012:role/x",
         Handler="echo.handler",
         Code={"ZipFile": zipped()},
         Publish=True,
@@ -250,9 +251,9 @@ def test_p9_gg_group_setup(cloud: CloudProcess, tools: Tools, tmp_path: Path) ->
     with ActingCore(cloud, "GGC_example", arn, certificate.read_text(), key.read_text()) as acting:
         assert "deployment_id" in tools.run("gg_group_setup", "deploy", "cfg.json", cwd=tmp_path)
         acting.wait_for_reports(1)
-        group = acting.deployments[0]["Group"]
+        group = acting.deployments[0]["document"]
         assert [device["thingArn"] for device in group["Devices"]] == [made["devices"]["GGD_example"]["thing_arn"]]
-        tools.run("gg_group_setup", "clean-all", "cfg.json", cwd=tmp_path)
+    tools.run("gg_group_setup", "clean-all", "cfg.json", cwd=tmp_path)
     assert "mocks" not in [group["Name"] for group in cloud.client("greengrass").list_groups()["Groups"]]
     things = [thing["thingName"] for thing in cloud.client("iot").list_things()["things"]]
     assert not {"GGC_example", "GGD_example"} & set(things)

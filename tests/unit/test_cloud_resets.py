@@ -11,6 +11,7 @@ from cloud_desk import REGION
 from cloud_fleet import HOME, Fleet, desk_for
 
 from ggfast.cloud.deploy import reports
+from ggfast.cloud.deploy.records import GROUPS
 from ggfast.cloud.events import DeploymentReady
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -41,10 +42,20 @@ def test_a_reset_waits_for_the_core(fleet: Fleet) -> None:
     assert fleet.status(undone)["DeploymentStatus"] == "InProgress"
     found = fleet.fetched()
     assert (found["id"], found["type"], found["document"]) == (undone["DeploymentId"], "ResetDeployment", {})
-    assert "is deployed" in fleet.desk.refused("DeleteGroup", GroupId=group["GroupId"]).message
     fleet.core_says(undone, "Success")
     assert fleet.status(undone)["DeploymentStatus"] == "Success"
     fleet.desk.call("DeleteGroup", GroupId=group["GroupId"])
+
+
+def test_a_group_is_deleted_after_a_reset_was_asked_for_and_its_core_still_resets(fleet: Fleet) -> None:
+    group = deployed(fleet)
+    assert "is deployed" in fleet.desk.refused("DeleteGroup", GroupId=group["GroupId"]).message
+    undone = reset(fleet, group)
+    fleet.desk.call("DeleteGroup", GroupId=group["GroupId"])
+    assert fleet.fetched()["id"] == undone["DeploymentId"]
+    fleet.core_says(undone, "Success")
+    assert fleet.desk.refused("GetGroup", GroupId=group["GroupId"]).status == 404
+    assert fleet.desk.look(lambda tx: tx.list(GROUPS, HOME, limit=9).documents) == []
 
 
 def test_a_reset_that_fails_leaves_the_group_deployed(fleet: Fleet) -> None:

@@ -205,8 +205,15 @@ def drop_documents(tx: Transaction, home: str, group: str) -> None:
 
 
 def is_deployed(tx: Transaction, home: str, group: str) -> bool:
-    """Whether a core has, or is about to have, something of this group: it cannot be deleted before a reset."""
-    return bool(group_state(tx, home, group).deployed) or pending_of_group(tx, home, group) is not None
+    """Whether a core has, or is about to have, something of this group: it cannot be deleted before a reset.
+
+    Not any more once a reset has been asked for: published tools reset and delete at once, and a reset reaches its core
+    without the group (greengrass-core 12.5).
+    """
+    pending = pending_of_group(tx, home, group)
+    if pending is not None:
+        return pending.type not in RESETS
+    return bool(group_state(tx, home, group).deployed)
 
 
 def forget_group(tx: Transaction, home: str, group: str) -> None:

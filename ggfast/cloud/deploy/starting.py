@@ -99,7 +99,9 @@ def start_reset(tx: Transaction, cloud: Surroundings, home: str, group_id: str, 
 
 
 def finish_reset(tx: Transaction, deployment: Deployment) -> None:
-    """Nothing of the group is deployed any more: it may be deleted."""
+    """Nothing of the group is deployed any more; it may have been deleted while its core was resetting."""
+    if get_group(tx, deployment.home, deployment.group) is None:
+        return
     records.put_group_state(tx, deployment.home, deployment.group, records.GroupState(deployment.id, ""))
     set_deployed(tx, deployment.home, deployment.group, None)
 

@@ -126,4 +126,9 @@ class Access:
 
 def _principal(arn: str, key_id: str, documents: list[PolicyDocument]) -> Principal:
     context = {"aws:PrincipalArn": arn}
-    return Principal(arn, key_id, lambda action, resource: decide(documents, action, resource, context))
+    return Principal(
+        arn,
+        key_id,
+        lambda action, resource: decide(documents, action, resource, context),
+        lambda action, resource, more: decide(documents, action, resource, {**context, **more}),
+    )

@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 
-from ggfast.cloud.credentials import issue
 from ggfast.cloud.deploy import reports
 from ggfast.cloud.devices.discovery import discover
 from ggfast.cloud.devices.routing import Asked, FileReply, Routes, bad, denied
@@ -29,8 +28,7 @@ from ggfast.cloud.greengrass.roles import role_of_group
 from ggfast.cloud.iot.role_aliases import get_role_alias
 from ggfast.cloud.limits import DEVICE_POLL_S_MAX
 from ggfast.cloud.operations import Reply
-from ggfast.cloud.roles.principals import RoleRefused, role_credentials_for_core
-from ggfast.cloud.roles.roles import get_role
+from ggfast.cloud.roles.principals import RoleRefused, role_credentials_for_alias, role_credentials_for_core
 from ggfast.cloud.store.interface import Store, Transaction
 from ggfast.cloud.surroundings import Surroundings
 
@@ -149,9 +147,13 @@ class Cores:
             found = get_role_alias(tx, identity.home, alias)
             if found is None:
                 raise Fault("ResourceNotFoundException", f"The role alias {alias[:128]} does not exist.", status=404)
-            if get_role(tx, identity.account, found["role"]) is None:
-                raise denied(f"The role alias {alias} names the role {found['role']}, which does not exist.")
-            return issue(self._cloud, found["role"], identity.certificate_id, found["seconds"])
+            arn = identity.arn_of("iot", f"rolealias/{alias}")
+            try:
+                return role_credentials_for_alias(
+                    tx, self._cloud, found["role"], identity.certificate_id, alias_arn=arn, seconds=found["seconds"]
+                )
+            except RoleRefused as refused:
+                raise denied(str(refused)) from refused
 
         return _credentials(await self._store.read(work))
 

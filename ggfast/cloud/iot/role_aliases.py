@@ -6,6 +6,7 @@ from ggfast.cloud.iot.service import IOT, TAGS, exists, not_found
 from ggfast.cloud.iot.tags import drop_tags, put_tags, taggable
 from ggfast.cloud.limits import ROLE_ALIAS_DEFAULT_S, ROLE_ALIAS_MAX_S, ROLE_ALIAS_MIN_S
 from ggfast.cloud.operations import Call, Reply, entries, paged
+from ggfast.cloud.roles.principals import CREDENTIALS
 from ggfast.cloud.shapes import Flag, Text, Whole, need, query
 from ggfast.cloud.store.interface import Body, Transaction
 
@@ -33,6 +34,7 @@ def get_role_alias(tx: Transaction, home: str, alias: str) -> Body | None:
 def create_role_alias(call: Call) -> Reply:
     """A new alias; a name that is taken is refused."""
     alias = call.params["roleAlias"]
+    call.permit_role(call.params["roleArn"], CREDENTIALS)
     now = call.cloud.clock.wall()
     body = {
         "role": call.params["roleArn"],
@@ -74,6 +76,8 @@ def describe_role_alias(call: Call) -> Reply:
 def update_role_alias(call: Call) -> Reply:
     """Another role or duration."""
     alias = call.params["roleAlias"]
+    if "roleArn" in call.params:
+        call.permit_role(call.params["roleArn"], CREDENTIALS)
     body = _required(call, alias)
     body["role"] = call.params.get("roleArn", body["role"])
     body["seconds"] = call.params.get("credentialDurationSeconds", body["seconds"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ggfast.cloud.credentials import Session, TokenInvalid, issue
 from ggfast.cloud.keys import find_key, user_arn
@@ -11,16 +12,17 @@ from ggfast.cloud.operations import Principal
 from ggfast.cloud.policy import PolicyDocument, decide
 from ggfast.cloud.roles.roles import get_role, policy_document, role_policies
 from ggfast.cloud.roles.trust import trusts_service
-from ggfast.cloud.store.interface import Transaction
+from ggfast.cloud.store.interface import Body, Transaction
 from ggfast.cloud.surroundings import Surroundings, timestamp
 from ggfast.errors import PeerError
 
 GREENGRASS = "greengrass.amazonaws.com"
+CREDENTIALS = "credentials.iot.amazonaws.com"  # of role aliases
 _NOT_IN_SESSION_NAMES = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 
 
 class RoleRefused(PeerError):
-    """A core's group role gives no keys; the text says why."""
+    """A role gives no keys to a device; the text says why."""
 
 
 def principal_of(tx: Transaction, cloud: Surroundings, session: Session) -> Principal:
@@ -65,16 +67,34 @@ def role_credentials_for_core(
     `group_arn` is what conditions on `aws:SourceArn` in the role's trust policy are asked about. Reads only.
     Raises RoleRefused when the role is not there or does not trust Greengrass.
     """
-    role = get_role(tx, cloud.account, role_arn)
-    if role is None:
-        raise RoleRefused(f"The group's role {role_arn} is not there; make it, or associate another role.")
-    context = {"aws:SourceAccount": cloud.account} | ({"aws:SourceArn": group_arn} if group_arn else {})
-    if not trusts_service(role, GREENGRASS, context):
-        raise RoleRefused(f"The group's role {role_arn} does not trust {GREENGRASS}; change its trust policy.")
+    role = _trusting_role(tx, cloud, role_arn, GREENGRASS, "The group's role", group_arn)
     name = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in thing_name
     )
     return issue(cloud, role_arn, name[:64], min(seconds, role["seconds"]))
+
+
+def role_credentials_for_alias(
+    tx: Transaction, cloud: Surroundings, role_arn: str, session_name: str, *, alias_arn: str, seconds: float
+) -> dict[str, str]:
+    """Keys of a role alias's role for a device (cloud-api 7), in the form of `credentials.issue`. Reads only.
+
+    Raises RoleRefused when the role is not there or does not trust the service that gives keys to devices.
+    """
+    role = _trusting_role(tx, cloud, role_arn, CREDENTIALS, "The role alias's role", alias_arn)
+    return issue(cloud, role_arn, session_name, min(seconds, role["seconds"]))
+
+
+def _trusting_role(
+    tx: Transaction, cloud: Surroundings, role_arn: str, service: str, what: str, source_arn: str
+) -> Body:
+    role = get_role(tx, cloud.account, role_arn)
+    if role is None:
+        raise RoleRefused(f"{what} {role_arn} is not there; make it, or name another role.")
+    context = {"aws:SourceAccount": cloud.account} | ({"aws:SourceArn": source_arn} if source_arn else {})
+    if not trusts_service(role, service, context):
+        raise RoleRefused(f"{what} {role_arn} does not trust {service}; change its trust policy.")
+    return role
 
 
 def _user(tx: Transaction, cloud: Surroundings, session: Session) -> Principal:
@@ -87,8 +107,8 @@ def _user(tx: Transaction, cloud: Surroundings, session: Session) -> Principal:
 
 def _principal(arn: str, key_id: str, layers: list[list[PolicyDocument]], context: dict[str, str]) -> Principal:
     """Every layer must allow."""
-    return Principal(
-        arn,
-        key_id,
-        lambda action, resource: all(decide(documents, action, resource, context) for documents in layers),
-    )
+
+    def allows(action: str, resource: str, more: Mapping[str, str]) -> bool:
+        return all(decide(documents, action, resource, {**context, **more}) for documents in layers)
+
+    return Principal(arn, key_id, lambda action, resource: allows(action, resource, {}), allows)

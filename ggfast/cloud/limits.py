@@ -15,6 +15,9 @@ REQUEST_BYTES_MAX = 1 * MIB  # body of an ordinary request; definitions, functio
 REQUEST_ZIP_BYTES_MAX = 50 * MIB  # decoded code of a function (cloud-api 9)
 PAGE_DEFAULT = 100  # entries of a list without MaxResults
 PAGE_MAX = 250  # entries of a page whatever was asked
+UPKEEP_JOBS_S = 5.0  # between looks for jobs' time-outs and rollout: their unit is a minute
+UPKEEP_SWEEP_S = 600.0  # between sweeps of what has grown old: its life is counted in days
+SWEEP_BATCH = 500  # documents in one transaction of a sweep: others wait for the writer meanwhile
 CLIENT_TOKEN_S = 86_400  # how long a client token brings the same answer
 
 # --- front: API, keys, sessions of HTTP --------------------------------------------------------------

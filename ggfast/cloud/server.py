@@ -33,6 +33,7 @@ from ggfast.cloud.services import all_services
 from ggfast.cloud.settings import CloudFolder, CloudSettings
 from ggfast.cloud.store.sqlite import SqliteStore
 from ggfast.cloud.surroundings import Endpoints, Surroundings
+from ggfast.cloud.upkeep import Upkeep
 from ggfast.counters import Counters
 from ggfast.errors import ConfigError, OperatingError
 
@@ -128,6 +129,9 @@ class CloudServer:
         bulk = BulkRunner(cloud.store, cloud.surroundings)
         self._stack.push_async_callback(bulk.stop)
         await bulk.start()
+        upkeep = Upkeep(cloud.store, cloud.surroundings)
+        self._stack.push_async_callback(upkeep.stop)
+        await upkeep.start()
 
     async def _start_api(self, cloud: Opened, sock: socket.socket, certificate: ServerCertificate) -> None:
         around = cloud.surroundings

@@ -52,6 +52,33 @@ def test_resources_match_with_wildcards(pattern: str, resource: str, fits: bool)
     assert decide([document(allow("iot:Publish", pattern))], "iot:Publish", resource) is fits
 
 
+@pytest.mark.parametrize(
+    ("pattern", "resource", "fits"),
+    [
+        ("arn:aws:iot:*:*:topic/a", TOPIC + "a", True),
+        ("arn:aws:iot:*:*:topic/a", TOPIC + "secret:topic/a", False),
+        ("arn:aws:iot:eu-west-1:*:topic/${iot:ClientId}", TOPIC + "secret:topic/x:y", False),
+        ("arn:aws:iot:eu-west-1:*:topic/${iot:ClientId}", TOPIC + "x:y", True),
+        ("arn:aws:iot:eu-west-?:123456789012:topic/*:b", TOPIC + "a:a:b", True),
+        ("arn:aws:iot:*", TOPIC + "a:b", True),
+        ("arn:aws:iot*", TOPIC + "a", True),
+        ("arn:aws:iot:*:topic/a", TOPIC + "a", False),
+        ("arn:aws:i?t:eu-west-1?123456789012:topic/a", TOPIC + "a", False),
+        ("*:topic/a", TOPIC + "b:topic/a", True),
+    ],
+)
+def test_wildcards_of_arns_end_at_colons(pattern: str, resource: str, fits: bool) -> None:
+    """Where that leaves a doubt, an Allow does not count and a Deny does."""
+    context = {"iot:ClientId": "x:y"}
+    assert decide([document(allow("iot:A", pattern))], "iot:A", resource, context) is fits
+    denied = [document(allow(), deny("iot:A", pattern))]
+    assert decide(denied, "iot:A", resource, context) is False
+    assert decide(denied, "iot:A", TOPIC + "other", context) is (pattern not in ("arn:aws:iot:*", "arn:aws:iot*"))
+    for operator in ("ArnLike", "ArnEquals"):
+        held = [document(allow(Condition={operator: {"aws:SourceArn": pattern}}))]
+        assert decide(held, "iot:A", "r", context | {"aws:SourceArn": resource}) is fits
+
+
 def test_actions_match_whatever_their_case() -> None:
     held = [document(allow(["iot:Pub*", "GREENGRASS:discover"]))]
     assert decide(held, "IOT:publish", "x") and decide(held, "greengrass:Discover", "x")

@@ -107,3 +107,18 @@ def test_a_role_alias_gives_keys_only_of_roles_that_trust_the_service_for_it(des
         else:
             with pytest.raises(RoleRefused):
                 keys()
+
+
+def test_a_certificate_has_one_spelling_for_policies(desk: Desk) -> None:
+    """Upper case leads to the same certificate, not around a Deny."""
+    made = desk.call("CreateKeysAndCertificate", setAsActive=True)
+    who = holder(desk, statement("iot:*"), statement("iot:*", made["certificateArn"], "Deny"))
+    for operation, more in (
+        ("DescribeCertificate", {}),
+        ("UpdateCertificate", {"newStatus": "REVOKED"}),
+        ("DeleteCertificate", {"forceDelete": True}),
+    ):
+        given = made["certificateId"].upper()
+        assert desk.refused(operation, who=who, certificateId=given, **more).code == "AccessDeniedException"
+    found = desk.call("DescribeCertificate", certificateId=made["certificateId"].upper())
+    assert found["certificateDescription"]["status"] == "ACTIVE"

@@ -296,7 +296,7 @@ def _keep(call: Call, ready: Ready, status: str, mode: str = "DEFAULT") -> dict[
 
 
 def _required(call: Call) -> tuple[str, Body]:
-    certificate_id = call.params["certificateId"].lower()
+    certificate_id = call.params["certificateId"]
     body = get_certificate(call.tx, call.home, certificate_id)
     if body is None:
         raise not_found("certificate", certificate_id)

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.limits import PAGE_DEFAULT, PAGE_MAX, REQUEST_BYTES_MAX
-from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong
+from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong, shown
 from ggfast.cloud.store.interface import BadToken, Document, Page, Transaction
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Call:
 
     def invalid(self, member: str, found: object, expected: str) -> Fault:
         """The service's refusal of one member's value."""
-        return self.service.invalid(Wrong(member, repr(found)[:120], expected))
+        return self.service.invalid(Wrong(member, shown(found), expected))
 
     def permit(self, operation: str, resource: str) -> None:
         """For an operation with `asks=False`: refuse unless the key's policies allow it on `resource`, an ARN."""

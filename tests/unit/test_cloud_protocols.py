@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.operations import Call, Reply, Service
-from ggfast.cloud.protocols import Request, answer, find_operation, guess_protocol, read_request, refusal
-from ggfast.cloud.shapes import Flag, Items, Record, Text, Whole, header, need, payload, query
+from ggfast.cloud.protocols import Asked, Request, answer, find_operation, guess_protocol, read_request, refusal
+from ggfast.cloud.shapes import Flag, Items, Record, Text, Whole, Wrong, header, need, payload, query, shown
 
 FORM = "application/x-www-form-urlencoded"
 REST = Service("greengrass", protocol="rest-json", invalid_code="InvalidInputException")
@@ -163,3 +165,38 @@ def test_faults() -> None:
         "Sender",
         "id",
     )
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 1_000 + "]" * 1_000, '{"a":' * 1_000 + "1" + "}" * 1_000, "[[" + "[]," * 300_000 + "1]]"]
+)
+def test_deep_and_wide_values_are_refused_in_few_words(value: str) -> None:
+    request = Request("PUT", "/x/n/$reset", "", {}, b'{"Flag":' + value.encode() + b"}")
+    begin = time.process_time()
+    members = read(REST, request)
+    with pytest.raises(Wrong) as caught:
+        REST.operations["Put"].takes.read(members, "")
+    assert time.process_time() - begin < 1.0
+    assert len(str(caught.value)) < 200
+
+
+def test_found_values_are_shown_from_their_beginning() -> None:
+    for value in ([1, "a", None], {"a": [1.5, {"b": True}]}, "a'b\n", b"x", -1, [], {}):
+        assert shown(value) == repr(value)
+    assert shown("x" * 81) == "'" + "x" * 79 + "…"
+    assert shown([[[[1]]]]) == "[[[…]]]"
+
+
+def test_a_body_has_few_enough_values_to_be_held_in_memory() -> None:
+    """What is parsed takes fifty times the memory of its text, and that of a function's code may be long."""
+    asked = Asked(replace(REST.operations["Put"], body_bytes_max=10_000_000), {"Name": "n"}, {})
+    for value in (b"[],", b"{},", b"1,"):
+        for count, fits in ((1_000_001, False), (400_000, True)):
+            body = b'{"Flag":[' + value * count + b"1]}"
+            request = Request("PUT", "/x/n/$reset", "", {}, body)
+            if fits:
+                assert len(read_request(REST, asked, request)) == 2
+                continue
+            with pytest.raises(Fault, match="more than 1000000 values") as caught:
+                read_request(REST, asked, request)
+            assert caught.value.code == "SerializationException"

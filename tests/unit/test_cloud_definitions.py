@@ -36,7 +36,7 @@ def said(fault: Fault) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_definition_is_what_was_given(desk: Desk, kind: str) -> None:
+def test_row_12_a_definition_is_what_was_given_and_stays_so(desk: Desk, kind: str) -> None:
     """All eight operations of a kind, each answer as the model has it."""
     path = f"arn:aws:greengrass:{REGION}:{ACCOUNT}:/greengrass/definition/{PATHS[kind]}"
     name = f"{kind}Definition"

@@ -83,16 +83,17 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("The core cannot be made.", [Problem("NAME", repr(args.name[:160]), f"{_NAME.pattern}")])
     folder = CloudFolder(args.dir.absolute())
     settings = load_settings(folder)
-    out: Path = args.out or Path(f"{args.name}-setup")
-    archive = out.name.endswith((".tar.gz", ".tgz"))
-    if archive and out.exists():
-        raise OperatingError(f"{out} is there already.", hint="Give another --out.")
-    made_here = False if archive else prepare_folder(out)
     ports = Ports(
         settings.api_port,
         settings.mqtt_port if args.mqtt_port is None else args.mqtt_port,
         settings.https_port if args.https_port is None else args.https_port,
     )
+    _check_ports(ports)
+    out: Path = args.out or Path(f"{args.name}-setup")
+    archive = out.name.endswith((".tar.gz", ".tgz"))
+    if archive and out.exists():
+        raise OperatingError(f"{out} is there already.", hint="Give another --out.")
+    made_here = False if archive else prepare_folder(out)
     region = args.region or settings.region
 
     async def work(cloud: Opened, _: CloudSettings) -> NewCore:
@@ -108,6 +109,16 @@ def run(args: argparse.Namespace) -> int:
     _write_archive(out, files) if archive else _write_folder(out, files)
     _show(args.json, core, out)
     return 0
+
+
+def _check_ports(ports: Ports) -> None:
+    problems = [
+        Problem(f"--{name}-port", str(port), "1 to 65535: where the device reaches the server")
+        for name, port in (("mqtt", ports.mqtt), ("https", ports.https))
+        if not 1 <= port <= 65_535
+    ]
+    if problems:
+        raise ConfigError("The core cannot be made.", problems)
 
 
 async def make_core(cloud: Opened, settings: CloudSettings, region: str, name: str) -> NewCore:

@@ -223,6 +223,9 @@ def test_create_core(cloud: CloudProcess, tmp_path: Path) -> None:
     done = run_cloud("create-core", "gateway", "--dir", cloud.folder, "--out", tmp_path / "b", check=False)
     assert done.returncode == 1
     assert not (tmp_path / "b").exists()
+    done = run_cloud("create-core", "c", "--dir", cloud.folder, "--out", tmp_path / "b", "--mqtt-port=0", check=False)
+    assert done.returncode == 1 and "--mqtt-port" in done.stderr
+    assert not (tmp_path / "b").exists()
     key = (out / "certs" / thing["keyPath"]).read_text().splitlines()[1]
     assert key not in (cloud.folder / "store.db").read_bytes().decode("latin-1")
 

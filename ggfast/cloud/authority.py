@@ -21,7 +21,7 @@ _BACKDATE = datetime.timedelta(minutes=2)  # clocks of devices and servers diffe
 CA_LIFE = datetime.timedelta(days=20 * 365)
 _SERVER_LIFE = datetime.timedelta(days=825)  # what current TLS clients accept at most
 _RSA_BITS = 2_048
-_CSR_BITS_MIN = 2_048
+_CSR_BITS_MIN = 2_048  # what TLS clients and servers still accept
 
 
 class CertificateAuthority:

@@ -23,7 +23,7 @@ _END_MARK = b"PK\x05\x06"
 _LOCAL_MARK = b"PK\x03\x04"
 _ZIP64_LOCATOR_MARK = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
-_COMMENT_MAX = 65_535
+_COMMENT_MAX = 65_535  # the archive format's bound: its length has 16 bits
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what every unpacker on a core knows
 

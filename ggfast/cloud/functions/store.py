@@ -52,7 +52,7 @@ def find(tx: Transaction, home: str, name: str, qualifier: str = "") -> Qualifie
 
 
 def resolve(tx: Transaction, home: str, function_arn_text: str) -> dict[str, Any] | None:
-    """The code a function's ARN stands for now; None if it leads nowhere in `home` ("<account>/<region>").
+    """The code that a function's ARN means at this moment; None if it leads nowhere in `home` ("<account>/<region>").
 
     `arn` (of the version, aliases resolved; of `$LATEST` with that qualifier), `name`, `version`, `alias` ("" unless
     found by one), `latest` (True: code that may change under that ARN), `digest` and `size` (of the artifact that

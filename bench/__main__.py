@@ -8,6 +8,7 @@ import sys
 BENCHMARKS = {
     "all": "broker, counts and hostile after each other",
     "broker": "messages per second and CPU per message, latency, memory, beside other brokers",
+    "cloud": "the control plane with 10,000 cores: requests, memory",
     "counts": "instructions and system calls of the broker a message",
     "hostile": "good clients beside 1000 that send garbage, and beside a flood",
     "peers": "the other brokers: which there are; install aedes and amqtt",

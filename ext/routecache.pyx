@@ -7,16 +7,21 @@ are emptied one after the other. The router empties it as a whole when anything 
 import secrets
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from ggfast._ext.publication cimport identifier_property
+from ggfast._ext.recipient cimport Recipient
 from ggfast._ext.topics cimport filter_matches
 
 cdef enum:
     WAYS = 8                       # slots of a set: what a look-up compares at most
     SETS_FIRST = 8
+    IDS_COST = 64                  # the object around a hop's subscription identifiers
+    NO_LOCAL = 4                   # bits of a subscription's options [MQTT5-3.8.3.1]
+    AS_PUBLISHED = 8
 
 cdef uint64_t hash_seed = int.from_bytes(secrets.token_bytes(8), "little") | 1
 
@@ -182,3 +187,75 @@ cdef class RouteCache:
                 self.put(old[i].hash, <Route> old[i].route)
         free(old)
         return 0
+
+
+# --- what a route is made of -------------------------------------------------------------------------------
+
+cdef list merged(list found):
+    """[session, encoded identifiers, QoS, for whose messages, retain as published], at most one copy for a client.
+
+    Whatever number of its filters match, it goes with the highest QoS and all their identifiers [MQTT5-3.3.4-2, -4].
+    Filters with no-local add nothing to the client's own messages: with other filters beside them these are an
+    entry apart.
+    """
+    cdef dict all_of = {}
+    cdef list entries = []
+    for session, options in found:
+        all_of.setdefault(session, []).append(options)
+    for session, options in all_of.items():
+        own = [value for value in options if not value & NO_LOCAL]
+        if len(own) == len(options):
+            entries.append(entry_of(session, options, FOR_ALL))
+            continue
+        entries.append(entry_of(session, options, FOR_OTHERS))
+        if own:
+            entries.append(entry_of(session, own, FOR_OWN))
+    return entries
+
+
+cdef list entry_of(session, list options, int side):
+    ids = b"".join([identifier_property(value >> 8) for value in sorted(options, key=identifier_of)])
+    return [session, ids, max([value & 3 for value in options]), side,
+            any([value & AS_PUBLISHED for value in options])]
+
+
+def identifier_of(value):
+    """The subscription identifier in the lane's form of options."""
+    return value >> 8
+
+
+cdef Py_ssize_t hops_cost(const Hop* hops, Py_ssize_t count) noexcept:
+    """What hops keep in memory, subscription identifiers included; the sessions are not theirs."""
+    cdef Py_ssize_t i, cost = HOP_COST * count
+    for i in range(count):
+        if hops[i].ids_bytes:
+            cost += IDS_COST + hops[i].ids_bytes
+    return cost
+
+
+cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:
+    """The hops for (session, options) pairs, NULL for none. They borrow from what is put into `keep`."""
+    cdef list entries = merged(found)
+    cdef Py_ssize_t i
+    cdef Hop* hops
+    cdef Recipient session
+    cdef bytes ids
+    count[0] = len(entries)
+    if not entries:
+        return NULL
+    hops = <Hop*> malloc(<size_t> count[0] * sizeof(Hop))
+    if hops == NULL:
+        count[0] = 0
+        raise MemoryError(f"no memory for a route to {len(entries)} sessions")
+    for i, (session, ids, qos, side, as_published) in enumerate(entries):
+        keep.append(session)
+        if ids:
+            keep.append(ids)
+        hops[i].session = <void*> session
+        hops[i].ids = <const uint8_t*> PyBytes_AS_STRING(ids)
+        hops[i].ids_bytes = PyBytes_GET_SIZE(ids)
+        hops[i].qos = qos
+        hops[i].side = side
+        hops[i].as_published = as_published
+        hops[i].form = 4 if session.level < 5 else 0 if ids or session.alias_max or session.packet_bytes_max else 5
+    return hops

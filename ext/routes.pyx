@@ -30,7 +30,7 @@ from ggfast._ext.publication cimport (
 from ggfast._ext.recipient cimport CALL_COST, LIVE, OFFLINE
 from ggfast._ext.routecache cimport Hop, ShareRoute, is_for
 
-from ggfast.errors import LimitReached
+from ggfast.errors import LimitReached, NotAuthorized
 
 cdef enum:
     RUN_BYTES_MAX = 64 * 1024      # a longer run is cut, so that a slow target is noticed early
@@ -64,6 +64,8 @@ cdef class Router(RouteTable):
             route = self.route_for(source, <Source> source.party, view.topic, view.topic_bytes)
         if view.qos or view.retain or route.others is not None or route.shares is not None or not view.verbatim:
             self.settle()
+            if self.authoriser is not None and not (route.permitted and (not view.retain or self.may_retain(route))):
+                return self.deny(source, route, view.qos)
             make_forwarded(view, self.scratch)
             self.deliver(route, source, source.source, view, None)
             if route.hop_count or route.others is not None or route.shares is not None:
@@ -72,6 +74,8 @@ cdef class Router(RouteTable):
         if route.hop_count == 0:
             if route.permitted:
                 self.unrouted += 1
+            elif self.authoriser is not None:
+                return self.deny(source, route, 0)
             else:
                 self.unpermitted += 1
             return 0
@@ -89,6 +93,18 @@ cdef class Router(RouteTable):
         if self.run_end - self.run_start >= RUN_BYTES_MAX:
             self.settle()
         return 0
+
+    cdef int deny(self, Recipient source, Route route, uint8_t qos) except -1:
+        """Refuse what the authoriser does not permit: by a code in MQTT 5.0's acknowledgements, by the end of the
+        connection before that, which has no other way to say it [MQTT-3.3.5-2]. Each time, from the cache too."""
+        self.settle()
+        self.unpermitted += 1
+        if not route.source.complained:
+            route.source.complained = True
+            logger.warning("client published what it may not client=%s topic=%r", source.client_id, route.topic[:256])
+        if source.level < 5:
+            raise NotAuthorized(f"the client may not publish on {route.topic[:256]!r}", reason_code=NOT_AUTHORIZED)
+        return NOT_AUTHORIZED if qos else 0
 
     cdef int settle(self, bint last=False) except -1:
         cdef Route route = self.run_route
@@ -163,8 +179,11 @@ cdef class Router(RouteTable):
         cdef int taken = 0
         if payload is None and (view.retain or route.others is not None):
             payload = PyBytes_FromStringAndSize(<const char*> view.payload, view.payload_bytes)
+        if view.retain and self.authoriser is not None and route.permitted and not self.may_retain(route):
+            self.unpermitted += 1
+            return 0
         if view.retain and self.retain is not None and route.permitted:
-            self.retain("" if self.open else source, route.topic, payload, view.qos,
+            self.retain(self.realm_of(source), route.topic, payload, view.qos,
                         PyBytes_FromStringAndSize(<const char*> view.properties, view.properties_bytes),
                         expires_at(self.now, view.expiry_s))
             self.spent += CALL_COST
@@ -188,6 +207,12 @@ cdef class Router(RouteTable):
             for target in route.others:
                 taken += self.hand_over(target, source, route.topic, payload, view.qos, view.retain)
         return taken
+
+    cdef str realm_of(self, str source):
+        """Under whose name a retained message of the source is kept."""
+        if not self.open:
+            return source
+        return "" if self.authoriser is None else self.authoriser.realm(source)
 
     cdef int deliver_hop(self, Hop* hop, PublishView* view, Message** shared) except -1:
         cdef Recipient session = <Recipient> hop.session

@@ -9,20 +9,22 @@ bounded in entries and bytes; past a bound the oldest positions are emptied.
 
 Table mode (`open=False`): a message passes only by a rule (source, subject, target), and to a client only if
 its own SUBSCRIBE matches too. Open mode: every client reaches every client; rules still reach functions and
-sinks; topics below `$SYS/` are the broker's own.
+sinks, those of the source "" for everybody; topics below `$SYS/` are the broker's own.
+
+An authoriser restricts the open mode: who may publish, receive, retain, by (client's source, topic). It is asked
+when a route is worked out, never for a message; `permissions_changed` says that its answers are different now.
 """
 
 from collections.abc import Callable, Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
-from libc.stdlib cimport malloc
 
 cimport cython
 
-from ggfast._ext.publication cimport identifier_property
+from ggfast._ext.permissions cimport granted, keep_permitted
 from ggfast._ext.recipient cimport LOOK_COST, MATCH_COST, MISS_COST
-from ggfast._ext.routecache cimport FOR_ALL, FOR_OTHERS, FOR_OWN, Share, hash_of
+from ggfast._ext.routecache cimport HOP_COST, Share, hash_of, hops_cost, hops_of
 from ggfast._ext.topics cimport filter_fault, filter_matches, topic_fault, utf8_ok
 
 from ggfast.errors import Malformed, Violation
@@ -30,12 +32,9 @@ from ggfast.limits import ROUTE_CACHE_BYTES_MAX, ROUTE_CACHE_ENTRIES_MAX
 
 cdef enum:
     ROUTE_COST = 256               # a Route object, its topic's, its list and its slots
-    HOP_COST = 56
     SHARE_COST = 160               # a ShareRoute and its list
-    IDS_COST = 64                  # the object around a hop's subscription identifiers
     SCANS_MAX = 64                 # filters that come or go between two ticks; past it the cache is emptied instead
-    NO_LOCAL = 4                   # bits of a subscription's options [MQTT5-3.8.3.1]
-    AS_PUBLISHED = 8
+    NO_LOCAL = 4                   # bit of a subscription's options [MQTT5-3.8.3.1]
 
 CLOUD = "cloud"
 OWN = "$SYS"
@@ -55,8 +54,11 @@ cdef class RouteTable(Outlet):
 
     def __cinit__(self, bint open, *, Py_ssize_t topic_bytes_max=65535, Py_ssize_t topic_slashes_max=-1,
                   Py_ssize_t cache_entries_max=ROUTE_CACHE_ENTRIES_MAX,
-                  Py_ssize_t cache_bytes_max=ROUTE_CACHE_BYTES_MAX):
+                  Py_ssize_t cache_bytes_max=ROUTE_CACHE_BYTES_MAX, authoriser=None):
+        if authoriser is not None and not open:
+            raise ValueError("an authoriser is for the open mode; in table mode the table is the only authority")
         self.open = open
+        self.authoriser = authoriser
         self.topic_bytes_max = topic_bytes_max
         self.topic_slashes_max = topic_slashes_max
         self.sources = {}
@@ -76,7 +78,8 @@ cdef class RouteTable(Outlet):
         cdef uint64_t hash
         cdef void* found = NULL
         cdef Route route
-        if source is None or (self.open and source.rules is None and source is not self.own):
+        if source is None or (self.open and self.authoriser is None and source.rules is None
+                              and source is not self.own):
             source = self.everyone
         hash = hash_of(topic, count) ^ source.salt
         if self.cache.generation == self.generation:
@@ -96,6 +99,8 @@ cdef class RouteTable(Outlet):
     cdef Route python_route(self, str source, bytes topic):
         """The route of a publisher in Python. One that is unknown is named by no rule."""
         cdef Source record = self.own if source == OWN else <Source> self.sources.get(source, self.everyone)
+        if record is self.everyone and self.authoriser is not None:    # nobody's route to keep
+            return self.resolve(Source(source), <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic))
         return self.route_for(None, record, <const uint8_t*> PyBytes_AS_STRING(topic), PyBytes_GET_SIZE(topic))
 
     cdef Route resolve(self, Source source, const uint8_t* topic, Py_ssize_t count):
@@ -108,11 +113,14 @@ cdef class RouteTable(Outlet):
         route.source = source
         route.topic = PyBytes_FromStringAndSize(<const char*> topic, count)
         route.generation = self.generation
-        route.permitted = not self.open or source is self.own or not route.topic.startswith(b"$SYS/")
+        route.retainable = 1 if self.authoriser is None else -1
+        route.permitted = not self.open or self.may_publish(source, route.topic)
         if route.permitted:
             self.collect_by_rules(source, topic, count, route, found, shared)
             if self.open:
                 self.collect_open(topic, count, found, shared)
+                if self.authoriser is not None:
+                    self.spent += keep_permitted(self.authoriser, source.name, route.topic.decode(), found, shared)
         route.sessions = []
         route.hops = hops_of(found, route.sessions, &route.hop_count)
         route.cost = ROUTE_COST + count + hops_cost(route.hops, route.hop_count)
@@ -151,6 +159,8 @@ cdef class RouteTable(Outlet):
         cdef Target target
         if source.rules is not None:
             source.rules.collect(topic, count, pairs)
+        if self.open and self.everyone.rules is not None and source is not self.own:
+            self.everyone.rules.collect(topic, count, pairs)
         if not self.open:
             route.permitted = len(pairs) > 0
         for name in dict(pairs):
@@ -166,6 +176,21 @@ cdef class RouteTable(Outlet):
                     self.spent += LOOK_COST * len((<Recipient> session).subscriptions)
                     collect_filters(self.shares, <Recipient> session, topic, count, found, shared)
         return 0
+
+    cdef bint may_publish(self, Source source, bytes topic) except -1:
+        """Open mode: whether the source may speak on the topic."""
+        if source is self.own:
+            return True
+        if topic.startswith(b"$SYS/"):
+            return False
+        return self.authoriser is None or granted(self.authoriser.may_publish, (source.name, topic.decode()))
+
+    cdef bint may_retain(self, Route route) except -1:
+        """Whether the route's source may leave a message on its topic."""
+        if route.retainable < 0:
+            route.retainable = route.source is self.own or granted(
+                self.authoriser.may_retain, (route.source.name, route.topic.decode()))
+        return route.retainable
 
     cdef int collect_open(self, const uint8_t* topic, Py_ssize_t count, list found, dict shared) except -1:
         """Every client whose filters match."""
@@ -218,6 +243,7 @@ cdef class RouteTable(Outlet):
                 tree = trees[name] = TopicTree(hash_takes_parent=False)
             tree.insert(subject.encode(), target)
         self.changed()
+        self.everyone.rules = <TopicTree> trees.pop("", None) if self.open else None
         for name, source in list(self.sources.items()):
             source.rules = <TopicTree> trees.pop(name, None)
             if source.rules is None and name not in self.joined:
@@ -226,11 +252,21 @@ cdef class RouteTable(Outlet):
             self.source_of(name).rules = tree
 
     def allows(self, str source not None, bytes topic not None, str target not None) -> bool:
-        """Whether a message of `source` on `topic` may reach `target`; always in the open mode."""
+        """Whether a message of `source` on `topic` may reach `target`; in the open mode the authoriser says it."""
         cdef Source record = <Source> self.sources.get(source)
         if self.open:
-            return True
+            return self.authoriser is None or granted(self.authoriser.may_receive, (target, topic.decode(), source))
         return record is not None and record.rules is not None and target in record.rules.match(topic)
+
+    def may_subscribe(self, str source not None, bytes pattern not None) -> bool:
+        """Whether the authoriser lets a client have a filter, always without one. Raises as `plain_filter`."""
+        if self.authoriser is None:
+            return True
+        return granted(self.authoriser.may_subscribe, (source, self.plain_filter(pattern).decode()))
+
+    def permissions_changed(self) -> None:
+        """The authoriser's answers are different from now on: what was remembered of them is forgotten."""
+        self.changed()
 
     def add_function(self, str name not None, Ring ring not None, notify: Callable[[], None]) -> None:
         """A function's queue; `notify` follows at the end of a batch in which it stopped being empty."""
@@ -403,73 +439,3 @@ cdef int collect_filters(dict shares, Recipient session, const uint8_t* topic, P
             else:
                 shared.setdefault(shares[pattern], []).append((session, options))
     return 0
-
-
-cdef list merged(list found):
-    """[session, encoded identifiers, QoS, for whose messages, retain as published], at most one copy for a client.
-
-    Whatever number of its filters match, it goes with the highest QoS and all their identifiers [MQTT5-3.3.4-2, -4].
-    Filters with no-local add nothing to the client's own messages: with other filters beside them these are an
-    entry apart.
-    """
-    cdef dict all_of = {}
-    cdef list entries = []
-    for session, options in found:
-        all_of.setdefault(session, []).append(options)
-    for session, options in all_of.items():
-        own = [value for value in options if not value & NO_LOCAL]
-        if len(own) == len(options):
-            entries.append(entry_of(session, options, FOR_ALL))
-            continue
-        entries.append(entry_of(session, options, FOR_OTHERS))
-        if own:
-            entries.append(entry_of(session, own, FOR_OWN))
-    return entries
-
-
-cdef list entry_of(session, list options, int side):
-    ids = b"".join([identifier_property(value >> 8) for value in sorted(options, key=identifier_of)])
-    return [session, ids, max([value & 3 for value in options]), side,
-            any([value & AS_PUBLISHED for value in options])]
-
-
-def identifier_of(value):
-    """The subscription identifier in the lane's form of options."""
-    return value >> 8
-
-
-cdef Py_ssize_t hops_cost(const Hop* hops, Py_ssize_t count) noexcept:
-    """What hops keep in memory, subscription identifiers included; the sessions are not theirs."""
-    cdef Py_ssize_t i, cost = HOP_COST * count
-    for i in range(count):
-        if hops[i].ids_bytes:
-            cost += IDS_COST + hops[i].ids_bytes
-    return cost
-
-
-cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL:
-    """The hops for (session, options) pairs, NULL for none. They borrow from what is put into `keep`."""
-    cdef list entries = merged(found)
-    cdef Py_ssize_t i
-    cdef Hop* hops
-    cdef Recipient session
-    cdef bytes ids
-    count[0] = len(entries)
-    if not entries:
-        return NULL
-    hops = <Hop*> malloc(<size_t> count[0] * sizeof(Hop))
-    if hops == NULL:
-        count[0] = 0
-        raise MemoryError(f"no memory for a route to {len(entries)} sessions")
-    for i, (session, ids, qos, side, as_published) in enumerate(entries):
-        keep.append(session)
-        if ids:
-            keep.append(ids)
-        hops[i].session = <void*> session
-        hops[i].ids = <const uint8_t*> PyBytes_AS_STRING(ids)
-        hops[i].ids_bytes = PyBytes_GET_SIZE(ids)
-        hops[i].qos = qos
-        hops[i].side = side
-        hops[i].as_published = as_published
-        hops[i].form = 4 if session.level < 5 else 0 if ids or session.alias_max or session.packet_bytes_max else 5
-    return hops

@@ -106,10 +106,19 @@ cdef class Session(Recipient):
             problem = error
         return self.finish(problem)
 
+    def wait(self, bint on):
+        """Handle no input from now on (after this packet), or go on: its owner has something to find out or to do."""
+        self.kept = on
+        if not on:
+            self.resume()
+        elif self.owner is not None:
+            self.held = True
+            self.owner.pause_reading()
+
     def resume(self):
         """Go on with the input that waited; reading starts again unless it has to wait once more."""
         cdef Py_ssize_t used
-        if self.state >= OFFLINE or not self.held:
+        if self.state >= OFFLINE or not self.held or self.kept:
             return
         problem = None
         self.held = False

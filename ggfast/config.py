@@ -28,7 +28,6 @@ from ggfast.settings import (
     modules,
     number,
     one_of,
-    port,
     programs,
     read_section,
     switch,
@@ -137,9 +136,11 @@ class CoreThing:
         pattern=_CLIENT_ID,
         rule="1 to 128 printable characters",
     )
-    iot_mqtt_port: int = port("iotMqttPort", 8_883, (8_883, 443), "1.7", "443 goes through firewalls by ALPN")
-    iot_http_port: int = port("iotHttpPort", 8_443, (8_443, 443), "1.8", "HTTPS to iotHost")
-    gg_http_port: int = port("ggHttpPort", 8_443, (8_443, 443), "1.8", "HTTPS to ggHost")
+    iot_mqtt_port: int = number(
+        "iotMqttPort", 8_883, 1, 65_535, "", "1.7", "MQTT to iotHost; 443 goes through firewalls by ALPN"
+    )
+    iot_http_port: int = number("iotHttpPort", 8_443, 1, 65_535, "", "1.8", "HTTPS to iotHost")
+    gg_http_port: int = number("ggHttpPort", 8_443, 1, 65_535, "", "1.8", "HTTPS to ggHost")
     gg_mqtt_port: int = number("ggMqttPort", 8_883, 1_024, 65_535, "", "1.10", "local MQTT listener for devices")
     mqtt_operation_timeout_s: int = number(
         "mqttOperationTimeout", 5, 5, 3_600, "s", "1.10.2", "publish, subscribe, unsubscribe towards the cloud"

@@ -50,19 +50,6 @@ def number(key: str, default: int, minimum: int, maximum: int, unit: str, since:
     return _declare(key, default, read, rule, since, meaning)
 
 
-def port(key: str, default: int, allowed: tuple[int, ...], since: str, meaning: str) -> Any:
-    """A port number out of a short list, the default among them."""
-    rule = " or ".join(map(str, allowed))
-
-    def read(f: Fields, name: str) -> int:
-        value = f.integer(name, 1, 65_535, default=default)
-        if value not in allowed:
-            f.problems.add(f.at(name), shown(value), rule)
-        return value
-
-    return _declare(key, default, read, rule, since, meaning)
-
-
 def text(key: str, default: str, since: str, meaning: str, *, pattern: re.Pattern[str], rule: str) -> Any:
     """A string of a certain form."""
 

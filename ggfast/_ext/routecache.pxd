@@ -1,6 +1,6 @@
 """Routes and their cache. A Route keeps its sessions alive through `sessions`; `hops` only borrows them."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint64_t
 
 from ggfast._ext.topics cimport TopicTree
 
@@ -9,6 +9,10 @@ cdef enum Side:              # no-local sets a client's own messages apart [MQTT
     FOR_ALL = 0
     FOR_OTHERS = 1           # not for messages that the session itself sent
     FOR_OWN = 2              # for those alone
+
+
+cdef enum:
+    HOP_COST = 56            # bytes of a hop with what it stands in
 
 
 cdef struct Hop:
@@ -30,13 +34,15 @@ cdef class Source:
     cdef str name
     cdef TopicTree rules     # subject -> target names, or None: no rule names this source
     cdef uint64_t salt       # keeps equal topics of different sources apart in the cache
+    cdef bint complained     # that it published what it may not has been logged
 
 
 cdef class Route:
     cdef Source source
     cdef bytes topic
     cdef uint64_t generation
-    cdef bint permitted      # some rule (or the open mode) lets this source speak on this topic
+    cdef bint permitted      # some rule (or the open mode and its authoriser) lets this source speak on this topic
+    cdef int8_t retainable   # whether it may leave a message there: -1 not asked yet
     cdef list sessions       # what the hops borrow from
     cdef Hop* hops           # owned
     cdef Py_ssize_t hop_count
@@ -75,6 +81,8 @@ cdef class RouteCache:
 
 
 cdef uint64_t hash_of(const uint8_t* text, Py_ssize_t count) noexcept nogil
+cdef Py_ssize_t hops_cost(const Hop* hops, Py_ssize_t count) noexcept
+cdef Hop* hops_of(list found, list keep, Py_ssize_t* count) except? NULL
 
 
 cdef inline bint is_for(Hop* hop, void* sender) noexcept nogil:

@@ -25,10 +25,12 @@ cdef class Router(RouteTable):
     cdef const uint8_t* run_end
     cdef Py_ssize_t run_count
 
+    cdef int deny(self, Recipient source, Route route, uint8_t qos) except -1
     cdef int convert_run(self) except -1
     cdef int send_run(self, Recipient session, Hop* hop) except -1
     cdef const uint8_t* next_of_run(self, const uint8_t* at, PublishView* view) except NULL
     cdef int deliver(self, Route route, Recipient sender, str source, PublishView* view, bytes payload) except -1
+    cdef str realm_of(self, str source)
     cdef int deliver_hop(self, Hop* hop, PublishView* view, Message** shared) except -1
     cdef bint hand_over(self, Target target, str source, bytes topic, bytes payload, int qos,
                         bint retain) except -1

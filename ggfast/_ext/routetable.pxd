@@ -20,6 +20,7 @@ cdef class Target:
 
 cdef class RouteTable(Outlet):
     cdef readonly bint open
+    cdef readonly object authoriser
     cdef readonly Py_ssize_t topic_bytes_max
     cdef readonly Py_ssize_t topic_slashes_max
     cdef uint64_t generation
@@ -28,7 +29,7 @@ cdef class RouteTable(Outlet):
     cdef dict joined         # source name -> list of Recipient
     cdef dict shares         # whole pattern -> Share
     cdef TopicTree tree      # open mode: every session's filters, and the shares
-    cdef Source everyone     # the one cache source of the open mode
+    cdef Source everyone     # the open mode: rules for all, and without an authoriser the one cache source
     cdef Source own          # what the broker itself says ($SYS)
     cdef RouteCache cache
     cdef bint uncached       # a route of this generation was too large for the cache
@@ -41,6 +42,8 @@ cdef class RouteTable(Outlet):
     cdef int check_topic(self, const uint8_t* topic, Py_ssize_t count) except -1
     cdef int collect_by_rules(self, Source source, const uint8_t* topic, Py_ssize_t count, Route route,
                               list found, dict shared) except -1
+    cdef bint may_publish(self, Source source, bytes topic) except -1
+    cdef bint may_retain(self, Route route) except -1
     cdef int collect_open(self, const uint8_t* topic, Py_ssize_t count, list found, dict shared) except -1
     cdef int changed(self) except -1
     cdef int filter_changed(self, bytes plain) except -1

@@ -1,6 +1,7 @@
 """Face of ext/routetable.pyx."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ggfast._ext.buffers import Ring
 from ggfast._ext.recipient import Outlet, Recipient
@@ -8,8 +9,21 @@ from ggfast._ext.recipient import Outlet, Recipient
 Offer = Callable[[str, bytes, bytes, int, bool], bool]
 """source, topic, payload, QoS, retain -> whether the sink took it."""
 
+class Authoriser(Protocol):
+    """Who may do what in the open mode. `source` is a client's; must not block. Asked on the loop."""
+
+    def realm(self, source: str) -> str:
+        """Whom the source shares retained messages with: one message per topic and realm. It is the publisher's
+        name when `may_receive` is asked for a retained message."""
+
+    def may_publish(self, source: str, topic: str) -> bool: ...
+    def may_retain(self, source: str, topic: str) -> bool: ...
+    def may_receive(self, target: str, topic: str, source: str) -> bool: ...
+    def may_subscribe(self, source: str, pattern: str) -> bool: ...
+
 class RouteTable(Outlet):
     open: bool
+    authoriser: Authoriser | None
     topic_bytes_max: int
     topic_slashes_max: int
     def __init__(
@@ -20,9 +34,12 @@ class RouteTable(Outlet):
         topic_slashes_max: int = -1,
         cache_entries_max: int = ...,
         cache_bytes_max: int = ...,
+        authoriser: Authoriser | None = None,
     ) -> None: ...
     def set_table(self, rules: Sequence[tuple[str, str, str]]) -> None: ...
     def allows(self, source: str, topic: bytes, target: str) -> bool: ...
+    def may_subscribe(self, source: str, pattern: bytes) -> bool: ...
+    def permissions_changed(self) -> None: ...
     def add_function(self, name: str, ring: Ring, notify: Callable[[], None]) -> None: ...
     def add_sink(self, name: str, offer: Offer, room: Callable[[int], bool] | None = None) -> None: ...
     def remove_target(self, name: str) -> None: ...

@@ -18,6 +18,7 @@ cdef class Session(Recipient):
     cdef Py_ssize_t begun                # what `outlet.begun` counts for it
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
+    cdef bint kept                       # by its owner, until that lets go
 
     cdef int feed(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef Py_ssize_t handle(self, const uint8_t* at, Py_ssize_t left) except -1

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ggfast.cloud.credentials import TokenExpired, TokenInvalid, open_token
 from ggfast.cloud.events import KeysChanged
 from ggfast.cloud.keys import find_key, open_secret, user_arn
 from ggfast.cloud.limits import (
@@ -24,11 +25,13 @@ from ggfast.cloud.operations import Principal
 from ggfast.cloud.policy import PolicyDocument, decide
 from ggfast.cloud.protocols import Request
 from ggfast.cloud.rates import Rates
+from ggfast.cloud.roles.principals import principal_of
 from ggfast.cloud.signing import Claim, NotBelieved, Reason, check_claim, verify
 from ggfast.cloud.store.interface import Store
 from ggfast.cloud.surroundings import Surroundings
 
 _NOT_VALID = "The security token included in the request is invalid."
+_EXPIRED = "The security token included in the request is expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Access:
 
     async def _identity(self, claim: Claim, source: str) -> Identity:
         if claim.token:
-            return self._session(claim)
+            return await self._session(claim)
         now = self._cloud.clock.monotonic()
         known = self._known.get(claim.key_id)
         if known is not None and now < known.until:
@@ -97,9 +100,16 @@ class Access:
             self._known.popitem(last=False)
         return identity
 
-    def _session(self, claim: Claim) -> Identity:
-        """A session key carries everything in its token: nothing is looked up."""
-        raise NotBelieved(Reason.UNKNOWN_KEY, _NOT_VALID)
+    async def _session(self, claim: Claim) -> Identity:
+        """A session's secret is in its token; what it may do is looked up each time: roles change."""
+        try:
+            session = open_token(self._cloud, claim.token, claim.key_id)
+            principal = await self._store.read(lambda tx: principal_of(tx, self._cloud, session))
+        except TokenExpired as error:
+            raise NotBelieved(Reason.EXPIRED_TOKEN, _EXPIRED) from error
+        except TokenInvalid as error:
+            raise NotBelieved(Reason.UNKNOWN_KEY, _NOT_VALID) from error
+        return Identity(session.secret.encode(), principal, 0.0)
 
     def _count(self, refused: NotBelieved, source: str) -> NotBelieved:
         if refused.reason is Reason.MISSING:
@@ -116,4 +126,9 @@ class Access:
 
 def _principal(arn: str, key_id: str, documents: list[PolicyDocument]) -> Principal:
     context = {"aws:PrincipalArn": arn}
-    return Principal(arn, key_id, lambda action, resource: decide(documents, action, resource, context))
+    return Principal(
+        arn,
+        key_id,
+        lambda action, resource: decide(documents, action, resource, context),
+        lambda action, resource, more: decide(documents, action, resource, {**context, **more}),
+    )

@@ -21,7 +21,7 @@ _BACKDATE = datetime.timedelta(minutes=2)  # clocks of devices and servers diffe
 CA_LIFE = datetime.timedelta(days=20 * 365)
 _SERVER_LIFE = datetime.timedelta(days=825)  # what current TLS clients accept at most
 _RSA_BITS = 2_048
-_CSR_BITS_MIN = 2_048
+_CSR_BITS_MIN = 2_048  # what TLS clients and servers still accept
 
 
 class CertificateAuthority:
@@ -87,6 +87,15 @@ class CertificateAuthority:
         except Exception as error:  # the library raises many kinds for hostile input
             raise ValueError(f"not a certificate in PEM form ({type(error).__name__})") from error
         return hashlib.sha256(der).hexdigest(), *times
+
+    def issued(self, certificate_pem: str, ca_pem: str = "") -> bool:
+        """See `surroundings.Authority`."""
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+            certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((ca_pem or self.ca_pem).encode()))
+        except Exception:  # the library raises many kinds for hostile input
+            return False
+        return True
 
     def new_group_ca(self, common_name: str) -> tuple[str, str]:
         """See `surroundings.Authority`."""

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import orjson
 
 from ggfast.cloud.faults import Fault
-from ggfast.cloud.limits import CLIENT_TOKEN_S
+from ggfast.cloud.limits import CLIENT_TOKEN_S, SWEEP_BATCH
 from ggfast.cloud.operations import CLIENT_TOKEN, Call, Operation, Principal, Reply, Service, check_permission
 from ggfast.cloud.shapes import Wrong
 from ggfast.cloud.store.interface import Store, Transaction
 from ggfast.cloud.surroundings import Surroundings
 
 TOKENS = "client-token"
+AGE = "age"  # a label all of them have: found by it they are in order of creation
 
 
 class Dispatcher:
@@ -69,11 +70,22 @@ def _once(call: Call, operation: Operation) -> Reply:
             )
         return Reply(known["members"], known["status"])
     reply = operation.handler(call)
+    call.tx.delete(TOKENS, parent, token)  # one that has grown old: its place in the order of age is the last now
     call.tx.put(
         TOKENS,
         parent,
         token,
         {"digest": digest, "at": now, "members": dict(reply.members), "status": reply.status},
-        {"hour": [str(int(now // 3_600))]},
+        {AGE: [""]},
     )
     return reply
+
+
+def forget_tokens(tx: Transaction, now: float) -> int:
+    """Remove client tokens that bring no answer any more, the oldest first, a bounded number; how many."""
+    removed = 0
+    for document in tx.find(TOKENS, AGE, "", limit=SWEEP_BATCH).documents:
+        if now - document.body["at"] < CLIENT_TOKEN_S:
+            break
+        removed += tx.delete(TOKENS, document.parent, document.name)
+    return removed

@@ -52,3 +52,8 @@ class DeploymentReady:
 @dataclass(frozen=True, slots=True)
 class KeysChanged:
     """Access keys were made, removed or switched: opened ones are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkDeploymentWaiting:
+    """A bulk deployment has work: `deploy.bulk_steps.run_bulk_deployments` goes on with it."""

@@ -20,7 +20,7 @@ class Health:
     by asking."""
 
     def __init__(
-        self, store: Store, clock: Clock, certificate_end: float, listeners: Callable[[], dict[str, bool]]
+        self, store: Store, clock: Clock, certificate_end: Callable[[], float], listeners: Callable[[], dict[str, bool]]
     ) -> None:
         self._store = store
         self._clock = clock
@@ -38,12 +38,12 @@ class Health:
                 self._fault = await self._store_fault()
                 self._checked = self._clock.monotonic()
         listeners = self._listeners()
-        well = not self._fault and all(listeners.values()) and now < self._certificate_end
+        well = not self._fault and all(listeners.values()) and now < self._certificate_end()
         found = {
             "status": "ok" if well else "failing",
             "store": self._fault or "ok",
             "listeners": {name: "up" if up else "down" for name, up in listeners.items()},
-            "certificateExpires": timestamp(self._certificate_end),
+            "certificateExpires": timestamp(self._certificate_end()),
         }
         return Answer(200 if well else 503, {"Content-Type": JSON, "Cache-Control": "no-store"}, orjson.dumps(found))
 

@@ -11,10 +11,13 @@ STORE_BUSY_S = 10.0  # how long to wait for a lock somebody else (a backup) hold
 STORE_CACHE_KIB = 8 * 1_024  # pages each connection keeps in memory
 
 # --- requests ------------------------------------------------------------------------------------------
-REQUEST_BYTES_MAX = 1 * MIB  # body of an ordinary request; the largest documented one, a 10,000-line table, is smaller
+REQUEST_BYTES_MAX = 1 * MIB  # body of an ordinary request; definitions, functions and the like have bounds of their own
 REQUEST_ZIP_BYTES_MAX = 50 * MIB  # decoded code of a function (cloud-api 9)
 PAGE_DEFAULT = 100  # entries of a list without MaxResults
 PAGE_MAX = 250  # entries of a page whatever was asked
+UPKEEP_JOBS_S = 5.0  # between looks for jobs' time-outs and rollout: their unit is a minute
+UPKEEP_SWEEP_S = 600.0  # between sweeps of what has grown old: its life is counted in days
+SWEEP_BATCH = 500  # documents in one transaction of a sweep: others wait for the writer meanwhile
 CLIENT_TOKEN_S = 86_400  # how long a client token brings the same answer
 
 # --- front: API, keys, sessions of HTTP --------------------------------------------------------------
@@ -38,7 +41,10 @@ HEALTH_S = 5.0  # for the store's answer to a look at its health, and how long w
 STOP_S = 10.0  # for requests under way when the server stops
 TLS_HANDSHAKE_S = 10.0
 HEADER_BYTES_MAX = 16 * 1_024  # of one header or request line: session tokens, ARNs twice encoded
+JSON_VALUES_MAX = 1_000_000  # in a body, counted by commas and opening brackets: five times a table of 10,000 lines
 FORM_FIELDS_MAX = 2_000  # of a query-protocol request
+BACKUP_LIST_BYTES_MAX = 256 * MIB  # of a backup's digests: two million artifacts
+COPY_BYTES = 1 * MIB  # of a file at once
 ACCESS_LOG_BYTES = 64 * MIB  # all parts of the access log together
 SERVER_CERTIFICATE_RENEW_S = 30 * 86_400  # before its end a server certificate is made anew at start
 
@@ -48,9 +54,9 @@ DEFINITION_NAME_MAX = 256  # characters of a definition's or group's name
 GROUP_LOGGERS_MAX = 50  # one per component and type has a meaning; the rest is room
 GROUP_CONNECTORS_MAX = 200  # as many as functions: each runs as one
 DETAILS_MAX = 10  # problems of one request that its refusal lists
-TAGS_MAX = 50  # per resource, as AWS has it; keys and values below in characters
-TAG_KEY_MAX = 128
-TAG_VALUE_MAX = 256
+TAGS_MAX = 50  # per resource, as AWS has it
+TAG_KEY_MAX = 128  # characters, as AWS has it
+TAG_VALUE_MAX = 256  # characters, as AWS has it
 DEVICE_GROUPS_MAX = 10  # groups a device may be in (greengrass-core 16)
 GROUP_CAS_MAX = 5  # CAs of a group that discovery gives: the newest and those a core far away may still use
 GROUP_CA_SPARES_MAX = 4  # keys made for groups that had one already, kept for the next that needs one
@@ -62,10 +68,13 @@ CONNECTIVITY_ENTRIES_MAX = 100  # addresses of a core: discovery sends all of th
 DEPLOYMENTS_PER_GROUP_MAX = 1_000  # records kept of a group, the oldest go: years of weekly deployments
 DEPLOYMENT_REASONS_MAX = 20  # why a group cannot be deployed: more help nobody
 DEPLOYMENT_MESSAGE_MAX = 8_192  # characters of what a core reports
-BULK_INPUT_BYTES_MAX = 16 * MIB  # 100,000 groups, past any fleet of one account; V1 took 100 MB. It is read at once
+BULK_RECORDS_MAX = 20_000  # of one bulk deployment, twice the cores of a large fleet: they are stored at once
+BULK_INPUT_BYTES_MAX = 4 * MIB  # of them as lines; V1 took 100 MB
+BULK_URL_CHARACTERS_MAX = 900_000  # of a data: URL: what fits in an ordinary request
 BULK_RECORDS_PER_STEP = 20  # in one transaction: others wait for it, and freezing a large group takes 100 ms
 BULK_ATTEMPTS_MAX = 6  # of one group: the first and five more (greengrass-core 12.7)
 BULK_RETRY_S = 30.0  # before another attempt: a core takes about that long for a deployment
+BULK_LOOK_S = 5.0  # between looks for records whose time has come again
 BULK_LINE_BYTES_MAX = 4_096  # of one record, three members
 BULK_KEPT_MAX = 100  # finished bulk deployments with their reports; the oldest go
 
@@ -74,6 +83,18 @@ POLICY_CHARACTERS_MAX = 20_480  # of any policy document: twice the largest an I
 POLICY_STATEMENTS_MAX = 200  # of a document; a decision looks at every one
 POLICY_TEXTS_MAX = 500  # actions, resources or values of one element
 POLICY_TEXT_MAX = 2_048  # characters of one of them: as long as a resource's name may be
+IOT_POLICY_CHARACTERS_MAX = 2_048  # of an IoT policy without white space (AWS)
+IOT_POLICY_VERSIONS_MAX = 5  # of a policy (AWS)
+IOT_POLICIES_OF_TARGET_MAX = 10  # attached to one certificate or thing group (AWS)
+THING_ATTRIBUTES_MAX = 50  # of a thing or thing group (AWS)
+THING_TYPE_WAIT_S = 300  # from deprecation to deletion (AWS)
+GROUPS_OF_THING_MAX = 10  # thing groups one thing may be in (AWS)
+GROUP_LEVELS_MAX = 7  # of a hierarchy of thing groups, the root being the first (AWS)
+GROUP_CHILDREN_MAX = 100  # direct children of a thing group (AWS)
+TAGS_MAX = 50  # of one resource (AWS)
+ROLE_ALIAS_DEFAULT_S, ROLE_ALIAS_MIN_S, ROLE_ALIAS_MAX_S = 3_600, 900, 43_200  # life of credentials (AWS)
+LIST_LOOKS_MAX = 50  # pages of the store that one filtered list reads, so that a rare match holds nobody up
+MQTT_TLS_PORT = 8_883  # what devices take when an endpoint names no port
 
 # --- shadows, jobs -------------------------------------------------------------------------------------
 SHADOW_TOMBSTONE_S = 172_800  # two days: a shadow made again within them goes on from its old version
@@ -85,6 +106,7 @@ JOB_DETAILS_MAX = 32_768  # characters of keys and values in an execution's stat
 JOB_TIMEOUT_MINUTES_MAX = 10_080  # seven days, for executions and for their steps: the service's bound
 JOB_ROLLOUT_MAX_PER_MINUTE = 1_000  # executions begun in a minute at most; also without a rollout configuration
 JOB_EXPIRE_BATCH = 1_000  # jobs and executions looked at in one pass, so that one transaction stays short
+JOB_REQUEST_BYTES_MAX = 131_072  # one message of a device (greengrass-core 16)
 
 # --- functions, roles, secrets -------------------------------------------------------------------------
 CODE_REQUEST_BYTES_MAX = 69_905_067 + 65_536  # REQUEST_ZIP_BYTES_MAX in base64, and what stands beside it
@@ -114,3 +136,19 @@ SECRET_RECOVERY_DAYS = 30  # a deleted secret can be restored, unless asked othe
 SECRET_PURGE_BATCH = 50  # ended secrets removed beside one request, so that its transaction stays short
 
 # --- devices -------------------------------------------------------------------------------------------
+DEVICE_IDENTITIES_MAX = 4_096  # certificates remembered beside those of clients that are in; a few KB each
+DEVICE_LOOK_UPS_BATCH = 64  # certificates read in one look at the store, so that others get their turn
+DEVICE_REQUESTS_MAX = 128  # shadow and job messages of one client that wait; past it the client is not read
+DEVICE_REQUESTS_DROPPED_AT = 1_024  # what a client may still have sent in one read when it was stopped
+DEVICE_SWEEP_S = 30.0  # how often it is looked at which clients are gone for good
+DEVICE_RETAINED_BYTES_MAX = 64 * MIB  # retained messages in memory, of all regions; each may have a part of it
+DEVICE_SESSIONS_MAX = 20_000  # persistent sessions whose client is away
+DEVICE_RATE_PER_S = 50.0  # HTTPS requests of one certificate on average: polls, discovery, shadows
+DEVICE_RATE_BURST = 200.0  # and at once
+DEVICE_RATES_MAX = 20_000  # certificates whose rate is known
+DEVICE_BODY_BYTES_MAX = 256 * 1_024  # body of any request of a device: shadows and messages are smaller
+DEVICE_POLL_S_MAX = 60.0  # how long a core may wait for a deployment: shorter than what firewalls cut off
+DEVICE_POLLS_MAX = 20_000  # waiting cores; one past it is answered at once and comes back later
+DEVICE_POLLS_OF_ONE_MAX = 4  # of one certificate
+SERVER_CERTIFICATE_LOOK_S = 86_400.0  # how often devices' servers look whether their certificate ends soon
+DEVICE_CONNECTIONS_MAX = 20_000  # of HTTPS at once: every core may wait for its deployments

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
+from ggfast.counters import Counters
+
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -21,6 +23,7 @@ class Metrics:
         self._seconds: dict[str, float] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._counters: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._bags: list[Counters] = []
 
     def request(self, service: str, operation: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -37,6 +40,10 @@ class Metrics:
     def counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show a number that only grows."""
         self._counters[name] = (meaning, read)
+
+    def counters(self, bag: Counters) -> None:
+        """Show every counter of a bag, by its name in a label."""
+        self._bags.append(bag)
 
     def text(self) -> str:
         """Everything, in OpenMetrics form."""
@@ -55,6 +62,9 @@ class Metrics:
             for name, (meaning, read) in sorted(table.items()):
                 lines += [f"# TYPE ggfast_cloud_{name} {kind}", f"# HELP ggfast_cloud_{name} {meaning}"]
                 lines.append(f"ggfast_cloud_{name}{suffix} {read():g}")
+        lines += ["# TYPE ggfast_cloud_events counter", "# HELP ggfast_cloud_events What devices' listeners count."]
+        for bag in self._bags:
+            lines += [f'ggfast_cloud_events_total{{name="{name}"}} {value}' for name, value in bag.snapshot().items()]
         return "\n".join([*lines, "# EOF", ""])
 
     def _histogram(self, service: str, buckets: list[int]) -> list[str]:

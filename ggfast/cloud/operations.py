@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.limits import PAGE_DEFAULT, PAGE_MAX, REQUEST_BYTES_MAX
-from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong
+from ggfast.cloud.shapes import Member, Record, Shape, Text, Wrong, shown
 from ggfast.cloud.store.interface import BadToken, Document, Page, Transaction
 
 if TYPE_CHECKING:
@@ -30,11 +30,15 @@ CLIENT_TOKEN = "AmznClientToken"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `allows(action, resource)` is the decision of the key's policy; a device's is made by its own."""
+    """Who asks. `allows(action, resource)` is the decision of the key's policy; a device's is made by its own.
+
+    `allows_with` is the same with further values for conditions; None: there are no conditions to be asked.
+    """
 
     arn: str
     key_id: str
     allows: Callable[[str, str], bool]
+    allows_with: Callable[[str, str, Mapping[str, str]], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +96,19 @@ class Call:
 
     def invalid(self, member: str, found: object, expected: str) -> Fault:
         """The service's refusal of one member's value."""
-        return self.service.invalid(Wrong(member, repr(found)[:120], expected))
+        return self.service.invalid(Wrong(member, shown(found), expected))
 
     def permit(self, operation: str, resource: str) -> None:
         """For an operation with `asks=False`: refuse unless the key's policies allow it on `resource`, an ARN."""
         check_permission(self.service, operation, self.principal, resource)
+
+    def permit_role(self, role: str, service: str) -> None:
+        """Refuse unless the key may hand a role, by its ARN, to a service ("greengrass.amazonaws.com"): whoever puts
+        a role where its keys can be had has all that the role may do (IAM's iam:PassRole)."""
+        action, who = "iam:PassRole", self.principal
+        context = {"iam:PassedToService": service}
+        if not (who.allows_with(action, role, context) if who.allows_with else who.allows(action, role)):
+            raise _denied(self.service, who, action, role)
 
     def _paging(self) -> tuple[int, str | None]:
         token = next((self.params[name] for name in self.service.token_names if name in self.params), None)
@@ -262,12 +274,13 @@ def check_permission(service: Service, operation: str, principal: Principal, res
     """Raise the service's Fault unless the policies of a key allow an operation on a resource."""
     action = f"{service.prefix}:{operation}"
     if not principal.allows(action, resource):
-        code = "AccessDenied" if service.protocol == "query" else "AccessDeniedException"
-        raise Fault(
-            code,
-            f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}",
-            status=403,
-        )
+        raise _denied(service, principal, action, resource)
+
+
+def _denied(service: Service, principal: Principal, action: str, resource: str) -> Fault:
+    code = "AccessDenied" if service.protocol == "query" else "AccessDeniedException"
+    text = f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}"
+    return Fault(code, text, status=403)
 
 
 def paged(

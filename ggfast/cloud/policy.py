@@ -15,7 +15,7 @@ import orjson
 
 from ggfast.cloud.limits import POLICY_CHARACTERS_MAX, POLICY_STATEMENTS_MAX, POLICY_TEXT_MAX, POLICY_TEXTS_MAX
 from ggfast.cloud.policy_conditions import Condition, Truth, all_of, any_of, opposite
-from ggfast.cloud.policy_patterns import Pattern, Values
+from ggfast.cloud.policy_patterns import ArnPattern, Pattern, Values
 
 _CURRENT = "2012-10-17"
 _VERSIONS = (_CURRENT, "2008-10-17")
@@ -42,7 +42,7 @@ class Statement:
     allows: bool
     actions: tuple[Pattern, ...]
     not_actions: bool
-    resources: tuple[Pattern, ...]
+    resources: tuple[ArnPattern, ...]
     not_resources: bool
     conditions: tuple[Condition, ...]
 
@@ -133,7 +133,7 @@ def _statement(content: object, where: str, variables: bool) -> Statement:
             allows=effect == "Allow",
             actions=tuple(Pattern(action, variables=False, fold=True) for action in actions),
             not_actions=not_actions,
-            resources=tuple(Pattern(resource, variables=variables) for resource in resources),
+            resources=tuple(ArnPattern(resource, variables=variables) for resource in resources),
             not_resources=not_resources,
             conditions=tuple(_conditions(content.get("Condition", {}), where, variables)),
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ggfast.cloud.policy_patterns import Pattern, Values
+from ggfast.cloud.policy_patterns import ArnPattern, Pattern, Values
 
 Truth = bool | None
 
@@ -55,7 +55,9 @@ class Condition:
         positive = name.replace("Not", "", 1)
         negated = positive != name
         test: Callable[[str, Values], Truth] | None = None
-        if positive in _TEXTS and not (negated and name not in _NEGATED):
+        if positive in ("ArnEquals", "ArnLike"):
+            test = _of_patterns([ArnPattern(value, variables=variables) for value in found])
+        elif positive in _TEXTS and not (negated and name not in _NEGATED):
             wild, fold = _TEXTS[positive]
             patterns = [Pattern(value, variables=variables, wild=wild, fold=fold) for value in found]
             test = _of_patterns(patterns)
@@ -78,7 +80,7 @@ class Condition:
         return opposite(truth) if self.negated else truth
 
 
-def _of_patterns(patterns: Sequence[Pattern]) -> Callable[[str, Values], Truth]:
+def _of_patterns(patterns: Sequence[Pattern | ArnPattern]) -> Callable[[str, Values], Truth]:
     return lambda value, values: any_of([pattern.match(value, values) for pattern in patterns])
 
 
@@ -126,8 +128,6 @@ _TEXTS = {
     "StringEquals": (False, False),
     "StringEqualsIgnoreCase": (False, True),
     "StringLike": (True, False),
-    "ArnEquals": (True, False),
-    "ArnLike": (True, False),
     "BinaryEquals": (False, False),
 }
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+_ARN_PARTS = 6  # arn:partition:service:region:account:resource
+
 
 class Wild(Enum):
     """The two wildcards."""
@@ -87,6 +89,45 @@ class Pattern:
                 if not isinstance(token, Variable)
             ]
         )
+
+
+class ArnPattern:
+    """A pattern of ARNs: what a wildcard stands for ends at a colon, but in the last part. Names may hold colons, so
+    that `arn:aws:iot:*:*:topic/a` must not mean a topic that only ends in `:topic/a`."""
+
+    __slots__ = ("_parts", "_whole")
+
+    def __init__(self, text: str, *, variables: bool) -> None:
+        """Raise ValueError as `Pattern` does. A text that begins otherwise than an ARN is an ordinary pattern."""
+        self._whole = Pattern(text, variables=variables)
+        parts = _parts_of_arn(text, variables) if text.startswith("arn:") else []
+        wild = any(character in part for part in parts[:-1] for character in "*?")
+        self._parts = [Pattern(part, variables=variables) for part in parts] if wild else []
+
+    def match(self, text: str, values: Values) -> bool | None:
+        """Whether the whole text fits; None, which is doubtful: only across colons, or as `Pattern.match` has it."""
+        found = self._whole.match(text, values)
+        if not self._parts or found is False:
+            return found
+        given = text.split(":", len(self._parts) - 1)
+        fits = len(given) == len(self._parts) and not any(
+            pattern.match(part, values) is False for pattern, part in zip(self._parts, given, strict=True)
+        )
+        return found if fits else None
+
+
+def _parts_of_arn(text: str, variables: bool) -> list[str]:
+    """What lies between the first five colons that are in no variable, and the rest."""
+    parts: list[str] = []
+    begin = position = 0
+    while position < len(text) and len(parts) < _ARN_PARTS - 1:
+        if variables and text.startswith("${", position):
+            position = text.find("}", position)
+        elif text[position] == ":":
+            parts.append(text[begin:position])
+            begin = position + 1
+        position += 1
+    return [*parts, text[begin:]]
 
 
 class _Glob:

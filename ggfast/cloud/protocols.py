@@ -14,6 +14,7 @@ import orjson
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.forms import read_form, read_members
+from ggfast.cloud.limits import JSON_VALUES_MAX
 from ggfast.cloud.operations import Operation, Reply, Service
 from ggfast.cloud.shapes import Items, Member, Wrong
 from ggfast.cloud.xmltext import element
@@ -185,6 +186,10 @@ def _read_body(service: Service, operation: Operation, request: Request) -> dict
             f"The body's content type is '{kind[:80]}', expected {JSON_11 if service.protocol == 'json' else JSON}.",
             status=415,
         )
+    # Parsed, the smallest value takes as much memory as fifty characters of text.
+    if sum(request.body.count(sign) for sign in (b",", b"[", b"{")) > JSON_VALUES_MAX:
+        text = f"The request body has more than {JSON_VALUES_MAX} values, expected fewer."
+        raise Fault("SerializationException", text)
     try:
         document = orjson.loads(request.body)
     except ValueError as error:

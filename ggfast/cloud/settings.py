@@ -20,7 +20,7 @@ from ggfast.fields import Fields, Problems, parse_json
 from ggfast.limits import CONFIG_BYTES_MAX
 
 FILE = "cloud.json"
-HOSTS_MAX = 64
+HOSTS_MAX = 64  # names in one certificate: clients read it at every handshake
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")

@@ -11,6 +11,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ggfast.errors import Problem
@@ -18,6 +19,7 @@ from ggfast.errors import Problem
 TEXT_MAX = 131_072  # characters of a text without a bound of its own: past every documented one
 DEPTH_MAX = 32  # levels of an open JSON document
 _SHOWN = 80  # characters of a found value in a message
+_SHOWN_LEVELS = 3  # of lists and objects in it
 
 
 class Wrong(Exception):
@@ -29,9 +31,24 @@ class Wrong(Exception):
 
 
 def shown(value: object) -> str:
-    """A found value for a message: its beginning, on one line."""
-    text = repr(value)
+    """A found value for a message: its beginning, on one line. Costs the same for values of any size and depth."""
+    text = _beginning(value, _SHOWN_LEVELS)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _beginning(value: object, levels: int) -> str:
+    """At least the first `_SHOWN` characters of the value's text form; below `levels` only that there is more."""
+    if isinstance(value, str | bytes):
+        return repr(value[: _SHOWN + 1])
+    if not isinstance(value, list | dict):
+        return repr(value)
+    if not levels:
+        return "…"
+    if isinstance(value, list):
+        return f"[{', '.join(_beginning(entry, levels - 1) for entry in value[:_SHOWN])}]"
+    pairs = islice(value.items(), _SHOWN)
+    inner = (f"{_beginning(name, 1)}: {_beginning(entry, levels - 1)}" for name, entry in pairs)
+    return f"{{{', '.join(inner)}}}"
 
 
 class Shape:
@@ -53,7 +70,8 @@ class Shape:
 
 
 class Text(Shape):
-    """A string of `least` to `most` characters that matches `pattern` whole. U+0000 is nowhere allowed."""
+    """A string of `least` to `most` characters that matches `pattern` whole. U+0000 and halves of surrogate pairs
+    (what a header's wrong bytes become) are nowhere allowed."""
 
     def __init__(self, least: int = 0, most: int = TEXT_MAX, pattern: str = "") -> None:
         self.least, self.most = least, most
@@ -63,6 +81,8 @@ class Text(Shape):
 
     def read(self, value: object, path: str) -> str:
         if not isinstance(value, str) or not self.least <= len(value) <= self.most or "\0" in value:
+            raise self.wrong(value, path)
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise self.wrong(value, path)
         if self.pattern is not None and self.pattern.fullmatch(value) is None:
             raise self.wrong(value, path)

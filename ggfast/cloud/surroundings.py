@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from ggfast.clock import Clock
@@ -31,6 +32,9 @@ class Artifacts(Protocol):
     def size(self, digest: str) -> int:
         """Its bytes, -1 if there is none."""
 
+    def path(self, digest: str) -> Path:
+        """Where the file lies. Raises StorageFailed for what is no digest."""
+
 
 class Authority(Protocol):
     """Makes keys and certificates. Everything blocks for up to a second: call it in an operation's `before`."""
@@ -46,6 +50,9 @@ class Authority(Protocol):
     def check(self, certificate_pem: str) -> tuple[str, float, float]:
         """(certificate id, not before, not after) of one PEM certificate; times in seconds since 1970.
         The id is SHA-256 of the DER form, in hex. Raises ValueError with the reason."""
+
+    def issued(self, certificate_pem: str, ca_pem: str = "") -> bool:
+        """Whether a CA, ours unless given, signed a certificate."""
 
     def new_group_ca(self, common_name: str) -> tuple[str, str]:
         """(certificate PEM, private key PEM) of a new group CA."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ggfast._ext.buffers import take_released
@@ -100,6 +100,9 @@ class Broker:
         self.retained = Retained(limits.retained_bytes_max, counters)
         self.absent = AbsentSessions(router, limits.sessions_offline_max, counters, self.publish_will)
         self.system = SystemTopics(self)
+        # Asked with the certificate (DER) of each new connection: False, and nothing of it is handled before the
+        # callback is called. For owners that look clients up elsewhere: `hooks.authenticate` must not wait.
+        self.prepare: Callable[[bytes | None, Callable[[], None]], bool] | None = None
         self.started_at = clock.monotonic()
         self.clients_most = 0
         self.listeners: set[Listener] = set()
@@ -287,6 +290,13 @@ class Broker:
                 self.counters.add("broker.refused.subscriptions")
                 logger.warning("a stored subscription is not taken over client=%s: %s", client_id, error)
         self.absent.keep(client_id, session, now, expiry_s, will, will_in_s)
+
+    def session_of(self, client_id: str) -> Session | None:
+        """The session kept under a name, its client here or away."""
+        connection = self._clients.get(client_id)
+        if connection is not None:
+            return connection.session
+        return self.absent.session_of(client_id)
 
     def sessions_away(self) -> dict[str, Session]:
         """The sessions that have no connection, by client id."""

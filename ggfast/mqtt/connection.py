@@ -26,7 +26,7 @@ from ggfast._ext.framing import (
 )
 from ggfast._ext.session import Session
 from ggfast._ext.wire import Wire
-from ggfast.errors import PeerError, Violation
+from ggfast.errors import NotAuthorized, PeerError, Violation
 from ggfast.mqtt import handshake, subscribing
 from ggfast.mqtt.hooks import NOT_AUTHORIZED, Client, Refused
 from ggfast.mqtt.reasons import Reason, connack_code, disconnect_code, reason_of
@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
             self._closing = self._left = True
             self.session.detach(False)
             self._transport.abort()
+        elif self.broker.prepare is not None and not self.broker.prepare(self.certificate, self._let_in):
+            self.session.wait(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whosever doing."""
@@ -142,7 +144,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         if isinstance(error, PeerError):
-            self.broker.counters.add("broker.closed.protocol_error")
+            denied = isinstance(error, NotAuthorized)
+            self.broker.counters.add(f"broker.closed.{'not_authorized' if denied else 'protocol_error'}")
             logger.info("client broke the protocol client=%s peer=%s: %s", self._name(), self.peer, error)
         else:
             self.broker.counters.add("broker.closed.internal_error")
@@ -171,6 +174,10 @@ class Connection(asyncio.Protocol):
         """The client takes messages again: go on handing out retained ones."""
         if self.hand_out is not None:
             self.hand_out.go_on_soon()
+
+    def _let_in(self) -> None:
+        """The broker's owner can decide about this client now."""
+        self.session.wait(False)
 
     def _resume(self) -> None:
         self._resume_due = False

@@ -26,7 +26,7 @@ from ggfast._ext.framing import (
 from ggfast._ext.properties import Value
 from ggfast.errors import NotAuthorized, Violation
 from ggfast.limits import BROKER_CLIENT_ID_BYTES_MAX, BROKER_WILL_FREE_BYTES, MQTT_PACKET_BYTES_MAX
-from ggfast.mqtt.hooks import Client, ConnectInfo, Refused
+from ggfast.mqtt.hooks import Accepted, Client, ConnectInfo, Refused
 from ggfast.mqtt.reasons import Reason
 from ggfast.mqtt.sessions import NEVER
 from ggfast.mqtt.wills import StoredWill, check_will, stored_will
@@ -77,7 +77,7 @@ def connect(connection: Connection, packet: Connect) -> None:
         verdict = Refused(SERVER_UNAVAILABLE)
     if isinstance(verdict, Refused):
         return connection.refuse(verdict)
-    _enter(connection, packet, client_id, verdict.source)
+    _enter(connection, packet, client_id, verdict)
     return None
 
 
@@ -109,9 +109,10 @@ def _fault(packet: Connect, client_id: str) -> Refused | None:
     return None
 
 
-def _enter(connection: Connection, packet: Connect, client_id: str, source: str) -> None:
+def _enter(connection: Connection, packet: Connect, client_id: str, accepted_as: Accepted) -> None:
     """The client is in: its session starts or goes on, and its CONNACK is the first it hears."""
     broker, session = connection.broker, connection.session
+    source, name = accepted_as.source, accepted_as.session or client_id
     if connection.is_closing:  # by a hook
         return None
     asked_s = _number(packet, "session_expiry_interval", 0)
@@ -133,13 +134,13 @@ def _enter(connection: Connection, packet: Connect, client_id: str, source: str)
         most = broker.limits.will_bytes_max
         text = f"a will of {will.size} bytes; those of all clients together may have {most}"
         return connection.refuse(Refused(Reason.QUOTA_EXCEEDED, text))
-    client = Client(client_id, source, connection.peer, connection.expiry_s == 0, packet.level)
+    client = Client(name, source, connection.peer, connection.expiry_s == 0, packet.level)
     stored = broker.claim(connection, client, packet.clean)
     try:
         if connection.is_closing:  # by a hook or a sink that heard of the one taken over
             return None
         session.start(
-            client_id,
+            name,
             source,
             packet.level,
             client.clean,

@@ -36,9 +36,14 @@ class ConnectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Let the client in; `source` is its name in the subscription table."""
+    """Let the client in; `source` is its name in the subscription table.
+
+    `session`: under which name its session is kept, for brokers where client ids are unique within something smaller.
+    "": under the client id.
+    """
 
     source: str
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Refused:
 class Client:
     """A connected client, as hooks see it."""
 
-    client_id: str
+    client_id: str  # or what `Accepted.session` said
     source: str
     peer: str
     clean: bool  # nothing of its session outlives the connection

@@ -53,6 +53,11 @@ class AbsentSessions:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def session_of(self, client_id: str) -> Session | None:
+        """One that waits, or None."""
+        entry = self._entries.get(client_id)
+        return None if entry is None else entry.session
+
     def items(self) -> Iterator[tuple[str, AbsentSession]]:
         """A copy's items: entries may come and go meanwhile."""
         return iter(list(self._entries.items()))

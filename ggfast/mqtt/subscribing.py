@@ -101,8 +101,11 @@ def _grant(connection: Connection, pattern: bytes, options: int) -> tuple[int, b
     ):
         broker.counters.add("broker.refused.subscriptions")
         return (SUBACK_FAILURE if connection.level < LEVEL_5 else Reason.QUOTA_EXCEEDED), False
-    broker.system.notice(session, pattern)
     try:
+        if not broker.router.may_subscribe(session.source, pattern):
+            broker.counters.add("broker.refused.subscriptions")
+            return (SUBACK_FAILURE if connection.level < LEVEL_5 else Reason.NOT_AUTHORIZED), False
+        broker.system.notice(session, pattern)
         new = broker.router.subscribe(session, pattern, options)
         connection.filter_bytes += cost if new else 0
         return options & QOS, new

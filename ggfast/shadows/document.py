@@ -89,11 +89,10 @@ def merged(state: Tree, metadata: Tree, patch: Tree, now: int) -> tuple[Tree, Tr
             new_state.pop(key, None)
             new_metadata.pop(key, None)
         elif isinstance(value, dict):
-            below = new_state.get(key)
-            known = isinstance(below, dict)
-            new_state[key], new_metadata[key] = merged(
-                below if known else {}, new_metadata[key] if known else {}, value, now
-            )
+            below, stamps = new_state.get(key), new_metadata.get(key)
+            if not isinstance(below, dict) or not isinstance(stamps, dict):
+                below, stamps = {}, {}
+            new_state[key], new_metadata[key] = merged(below, stamps, value, now)
         else:
             new_state[key], new_metadata[key] = value, stamped(value, now)
     return new_state, new_metadata

@@ -19,6 +19,43 @@ from tests.model.topics import matches
 
 
 @dataclass
+class Permissions:
+    """An authoriser that lets everything pass but what is in its sets; `asked` counts."""
+
+    no_publish: set[tuple[str, str]] = field(default_factory=set)
+    no_receive: set[tuple[str, str]] = field(default_factory=set)
+    no_retain: set[tuple[str, str]] = field(default_factory=set)
+    no_subscribe: set[tuple[str, str]] = field(default_factory=set)
+    asked: int = 0
+
+    def realm(self, source: str) -> str:
+        """What stands before a colon."""
+        return source.partition(":")[0] if ":" in source else ""
+
+    def may_publish(self, source: str, topic: str) -> bool:
+        """Unless forbidden."""
+        self.asked += 1
+        return (source, topic) not in self.no_publish
+
+    def may_receive(self, target: str, topic: str, source: str) -> bool:
+        """Unless forbidden, or the source is of another realm."""
+        self.asked += 1
+        return (target, topic) not in self.no_receive and self.realm(target) == (
+            source if ":" not in source and self.realm(target) else self.realm(source)
+        )
+
+    def may_retain(self, source: str, topic: str) -> bool:
+        """Unless forbidden."""
+        self.asked += 1
+        return (source, topic) not in self.no_retain
+
+    def may_subscribe(self, source: str, pattern: str) -> bool:
+        """Unless forbidden."""
+        self.asked += 1
+        return (source, pattern) not in self.no_subscribe
+
+
+@dataclass
 class SlowRouter:
     """Who gets a message of (source, topic): clients with QoS, and other targets."""
 
@@ -26,19 +63,24 @@ class SlowRouter:
     rules: list[tuple[str, str, str]] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
     filters: dict[str, dict[str, int]] = field(default_factory=dict)
+    authoriser: Permissions | None = None
 
     def reached(self, source: str, topic: str) -> tuple[dict[str, int], set[str]]:
         """(client name -> granted QoS, names of functions and sinks)."""
         allowed = {
             target
             for who, subject, target in self.rules
-            if who == source and matches(subject, topic, hash_takes_parent=False)
+            if (who == source or (self.open and who == "")) and matches(subject, topic, hash_takes_parent=False)
         }
         if source == "cloud":
             allowed.discard("cloud")
+        if self.authoriser is not None and not self.authoriser.may_publish(source, topic):
+            return {}, set()
         clients = {}
         for name, filters in self.filters.items():
             granted = [qos for pattern, qos in filters.items() if matches(pattern, topic)]
+            if self.authoriser is not None and not self.authoriser.may_receive(name, topic, source):
+                continue
             if granted and (self.open or name in allowed):
                 clients[name] = max(granted)
         return clients, allowed & self.targets

@@ -10,14 +10,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ggfast._ext.framing import Ack, Publish, Subscribe, Unsubscribe
 from ggfast._ext.routes import Router
-from tests.model.broker import MemoryBroker, MemoryClient, SlowRouter
+from tests.model.broker import MemoryBroker, MemoryClient, Permissions, SlowRouter
 
 PATTERNS = ["a", "a/#", "a/+", "+/b", "#", "a/b", "$x/#", "+", "a/b/#", "/"]
 TOPICS = ["a", "a/b", "b", "a/b/c", "$x", "$x/b", "/", "c/b"]
 CLIENTS = ["c1", "c2", "c3"]
 SINKS = ["s1", "s2", "cloud"]
 RULES = st.lists(
-    st.tuples(st.sampled_from([*CLIENTS, "cloud", "s1"]), st.sampled_from(PATTERNS), st.sampled_from(CLIENTS + SINKS)),
+    st.tuples(
+        st.sampled_from([*CLIENTS, "cloud", "s1", ""]), st.sampled_from(PATTERNS), st.sampled_from(CLIENTS + SINKS)
+    ),
     max_size=8,
 )
 
@@ -25,11 +27,15 @@ RULES = st.lists(
 class RouterAgainstModel(RuleBasedStateMachine):
     """Every publication reaches exactly those the model names, at the QoS it names, once."""
 
-    @initialize(is_open=st.booleans(), rules=RULES)
-    def begin(self, is_open: bool, rules: list[tuple[str, str, str]]) -> None:
-        self.model = SlowRouter(is_open, rules)
+    @initialize(mode=st.sampled_from(["table", "open", "authorised"]), rules=RULES)
+    def begin(self, mode: str, rules: list[tuple[str, str, str]]) -> None:
+        is_open = mode != "table"
+        self.permissions = Permissions() if mode == "authorised" else None
+        self.model = SlowRouter(is_open, rules, authoriser=self.permissions)
         # A cache of very few routes, so that eviction happens all the time.
-        self.world = MemoryBroker(router=Router(is_open, cache_entries_max=64, cache_bytes_max=3_000))
+        self.world = MemoryBroker(
+            router=Router(is_open, cache_entries_max=64, cache_bytes_max=3_000, authoriser=self.permissions)
+        )
         self.world.router.set_table(rules)
         self.clients: dict[str, MemoryClient] = {}
         self.persistent: frozenset[str] = frozenset()
@@ -57,11 +63,25 @@ class RouterAgainstModel(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(CLIENTS), clean=st.booleans())
     def connect(self, name: str, clean: bool) -> None:
+        level = 4
+        if self.permissions is not None:  # 5.0 clients stay connected when they may not publish
+            clean, level = True, 5
         if clean or name not in self.persistent:
             self.model.filters[name] = {}
         self.persistent = self.persistent - {name} if clean else self.persistent | {name}
-        self.clients[name] = self.world.connect(name, clean=clean)
+        self.clients[name] = self.world.connect(name, clean=clean, level=level)
         self.clients[name].take()
+
+    @rule(
+        what=st.sampled_from(["no_publish", "no_receive"]),
+        name=st.sampled_from([*CLIENTS, "cloud", "nobody"]),
+        topic=st.sampled_from(TOPICS),
+    )
+    def change_a_permission(self, what: str, name: str, topic: str) -> None:
+        if self.permissions is not None:
+            forbidden = getattr(self.permissions, what)
+            forbidden ^= {(name, topic)}
+            self.world.router.permissions_changed()
 
     @rule(name=st.sampled_from(CLIENTS))
     def hang_up(self, name: str) -> None:

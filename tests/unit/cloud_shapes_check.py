@@ -18,7 +18,7 @@ from botocore.model import ServiceModel
 
 @cache
 def model(service: str) -> ServiceModel:
-    """The model of a service by botocore's name of it: greengrass, iot, iot-data, iot-jobs-data, lambda, iam, sts, ..."""
+    """The model of a service by botocore's name of it: greengrass, iot, iot-data, iot-jobs-data, lambda, ..."""
     session = botocore.session.Session()
     return ServiceModel(session.get_component("data_loader").load_service_model(service, "service-2"), service)
 

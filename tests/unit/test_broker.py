@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from ggfast._ext.buffers import crc32c
-from ggfast._ext.framing import Connack, Connect, Publish, Subscribe, Will, decode, encode
+from ggfast._ext.framing import Connack, Connect, Publish, Suback, Subscribe, Will, decode, encode
 from ggfast._ext.routes import Router
 from ggfast.clock import SystemClock
 from ggfast.counters import Counters
@@ -315,3 +316,49 @@ async def hello(port: int, name: str) -> tuple[asyncio.StreamReader, asyncio.Str
     writer.write(encode(Connect(4, True, 0, name)))
     assert decode(await reader.readexactly(4)) == Connack(False, 0)
     return reader, writer
+
+
+# --- owners that must look clients up first --------------------------------------------------------------
+
+
+def test_nothing_of_a_connection_is_handled_before_its_owner_knows_the_client() -> None:
+    world = MemoryBroker()
+    waiting: list[Callable[[], None]] = []
+
+    def prepare(certificate: bytes | None, ready: Callable[[], None]) -> bool:
+        assert certificate is None
+        waiting.append(ready)
+        return len(waiting) > 2
+
+    world.broker.prepare = prepare
+    client = world.open()
+    assert client.ask(encode(Connect(4, True, 0, "a")) + encode(Subscribe(1, ((b"t", 0),)))) == []
+    assert not client.transport.reading
+    waiting[0]()
+    assert client.take() == [Connack(False, 0), Suback(1, (0,))]
+    assert client.transport.reading
+    gone = world.open()
+    gone.hang_up()
+    waiting[1]()
+    assert gone.take() == []
+    assert world.connect("known").connack == Connack(False, 0)
+
+
+def test_client_ids_may_be_unique_within_something_smaller_than_the_broker() -> None:
+    class Regions(OpenHooks):
+        """The user name is the region."""
+
+        def authenticate(self, info: ConnectInfo) -> Accepted | Refused:
+            name = f"{info.username}/{info.client_id}"
+            return Accepted(name, name)
+
+    world = MemoryBroker(hooks=Regions())
+    first = world.connect("a", username="x", clean=False)
+    second = world.connect("a", username="y")
+    again = world.connect("a", username="x", clean=False)
+    assert (first.closed, second.closed, again.closed) == (True, False, False)
+    assert again.connack == Connack(True, 0)
+    session = world.broker.session_of("x/a")
+    again.hang_up()
+    assert world.broker.session_of("x/a") is session and world.broker.session_of("a") is None
+    assert world.connect("", username="x", level=5).connack.properties["assigned_client_identifier"][:5] == "auto-"  # type: ignore[union-attr, index]

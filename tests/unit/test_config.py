@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from ggfast import limits
+from ggfast.cli.cloud_core import NewCore, device_files
+from ggfast.cloud.server import Ports
 from ggfast.config import MISSING_PATHS_TEXT, Config, MessageLimits, Profile, load_config, parse_config
 from ggfast.errors import ConfigError
 
@@ -212,9 +214,9 @@ OUT_OF_RANGE: list[tuple[str, list[object]]] = [
     ("coreThing.keepAlive", [29, 1201, 10**30]),
     ("coreThing.mqttMaxConnectionRetryInterval", [0, 90_000]),
     ("coreThing.coreClientId", ["x" * 129, "a\tb", "é"]),
-    ("coreThing.iotMqttPort", [0, 1883, 65_536]),
-    ("coreThing.iotHttpPort", [8_883]),
-    ("coreThing.ggHttpPort", [80]),
+    ("coreThing.iotMqttPort", [0, -1, 65_536]),
+    ("coreThing.iotHttpPort", [0, 65_536]),
+    ("coreThing.ggHttpPort", [0, 65_536]),
     ("coreThing.ggMqttPort", [1_023, 65_536]),
     ("coreThing.mqttOperationTimeout", [4]),
     ("coreThing.systemComponentAuthTimeout", [499, 5_001]),
@@ -388,3 +390,16 @@ def test_page_of_settings_agrees_with_the_code(repository: Path) -> None:
     page = (repository / "packaging" / "config.example.md").read_text()
     missing = [path for path, value in leaves(FULL) if not isinstance(value, dict) and f"`{path}`" not in page]
     assert missing == []
+
+
+def test_the_cloud_may_listen_anywhere() -> None:
+    """A core's file made by `ggfast-cloud create-core`, for listeners at ports V1 did not know."""
+    core = NewCore("gateway", FULL["coreThing"]["thingArn"], "g", "0123456789abcdef", "cert", "key", "public")
+    files = device_files(core, "gw.example", Ports(api=1, mqtt=18_883, https=65_535), "ca")
+    config = parse_config(files["config/config.json"][0], ROOT)
+    thing = config.core_thing
+    assert (thing.iot_mqtt_port, thing.iot_http_port, thing.gg_http_port) == (18_883, 65_535, 65_535)
+    assert (thing.iot_host, thing.gg_host) == ("gw.example", "gw.example")
+    assert config.warnings == ()
+    for path in (config.ca_file, config.certificate_file, config.key_file):
+        assert path is not None and path.relative_to(ROOT).as_posix() in files

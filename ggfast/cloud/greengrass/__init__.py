@@ -2,22 +2,28 @@
 
 from ggfast.cloud.greengrass import (
     authorities,
+    bulk,
     connectivity,
     definitions,
+    deployments,
     groups,
     roles,
     runtime_configuration,
     tags,
+    updates,
 )
 from ggfast.cloud.greengrass.service import GREENGRASS
 
 __all__ = [
     "GREENGRASS",
     "authorities",
+    "bulk",
     "connectivity",
     "definitions",
+    "deployments",
     "groups",
     "roles",
     "runtime_configuration",
     "tags",
+    "updates",
 ]

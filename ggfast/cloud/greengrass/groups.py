@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ggfast.cloud.deploy.records import forget_group, is_deployed
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass import membership
 from ggfast.cloud.greengrass.containers import Container
@@ -120,14 +121,15 @@ def update_group(call: Call) -> Reply:
 @GREENGRASS.operation("DeleteGroup", f"DELETE {_ONE}", writes=True, resource=_ONE)
 def delete_group(call: Call) -> Reply:
     """The group goes with its versions, CAs, role and tags; refused while it is deployed (greengrass-core 4.1)."""
-    group_id, group = found_group(call)
-    if "DeployedVersion" in group:
+    group_id, _ = found_group(call)
+    if is_deployed(call.tx, call.home, group_id):
         raise Fault(
             "BadRequestException",
             f"Group id: {group_id} is deployed. Reset its deployments before you delete the group.",
         )
     GROUPS.remove(call, group_id)
     membership.forget(call.tx, call.home, group_id)
+    forget_group(call.tx, call.home, group_id)
     for collection in _PARTS:
         call.tx.delete_all(collection, f"{call.home}/{group_id}")
     for collection in _SETTINGS:

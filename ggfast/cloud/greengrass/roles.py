@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.service import GREENGRASS
 from ggfast.cloud.operations import Call, Reply
+from ggfast.cloud.roles.principals import GREENGRASS as GREENGRASS_PRINCIPAL
 from ggfast.cloud.shapes import Text, need
 from ggfast.cloud.store.interface import Body, Transaction
 
@@ -79,6 +80,7 @@ def disassociate_service_role(call: Call) -> Reply:
 
 
 def _associate(call: Call, collection: str, name: str) -> Reply:
+    call.permit_role(call.params["RoleArn"], GREENGRASS_PRINCIPAL)
     now = _second(call)
     call.tx.put(collection, call.home, name, {"RoleArn": call.params["RoleArn"], "AssociatedAt": now})
     return Reply({"AssociatedAt": now})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.operations import Call, Service
-from ggfast.cloud.shapes import Items, Record, Table, Text, need
+from ggfast.cloud.shapes import Items, Record, Text, need
 
 IOT = Service(
     "iot",
@@ -17,11 +17,19 @@ IOT = Service(
 NAME = Text(1, 128, r"[a-zA-Z0-9:_-]+")  # of things, thing groups, thing types, billing groups
 POLICY_NAME = Text(1, 128, r"[a-zA-Z0-9_+=,.@-]+")
 VERSION_ID = Text(1, 9, r"[0-9]+")
-CERTIFICATE_ID = Text(64, 64, r"[a-fA-F0-9]+")
+
+
+class _CertificateId(Text):
+    """Reads as lower case: policies of keys are asked about the one spelling that is kept."""
+
+    def read(self, value: object, path: str) -> str:
+        return super().read(value, path).lower()
+
+
+CERTIFICATE_ID = _CertificateId(64, 64, r"[a-fA-F0-9]+")
 DESCRIPTION = Text(0, 2_028, r"[^\x00-\x1f\x7f-\x9f]*")
 ATTRIBUTE_NAME = Text(1, 128, r"[a-zA-Z0-9_.,@/:#-]+")
 ATTRIBUTE_VALUE = Text(0, 800, r"[a-zA-Z0-9_.,@/:#=\[\]-]*")
-ATTRIBUTES = Table(ATTRIBUTE_VALUE, key=ATTRIBUTE_NAME)
 ARN = Text(1, 2_048)
 TAG_KEY = Text(1, 128, r"[\w .:/=+\-@]+")
 TAGS = Items(Record({"Key": need(TAG_KEY), "Value": Text(0, 256)}), most=50)

@@ -78,6 +78,11 @@ class SqliteStore:
         # A caller that goes away does not take back what has been handed in.
         return await asyncio.shield(answer)
 
+    @property
+    def waiting(self) -> int:
+        """How many works wait for the writer, about."""
+        return self._works.qsize()
+
     def listen(self, listener: Callable[[object], None]) -> None:
         """See `interface.Store`."""
         self._listeners.append(listener)

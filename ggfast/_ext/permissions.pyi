@@ -1,0 +1,1 @@
+"""Face of ext/permissions.pyx: C only."""

@@ -1,0 +1,184 @@
+"""What cores come for: deployments, artifacts, reports, connectivity, keys of roles. And discovery, for everybody.
+
+    GET  /greengrass/discover/thing/<thing>                                    greengrass:Discover on the thing
+    GET  /greengrass/things/<thing>/deployment?after=<id>&wait=<seconds>       greengrass:GetDeployment
+    GET  /greengrass/artifacts/<digest>                                        greengrass:GetDeploymentArtifacts
+    PUT  /greengrass/groups/<group>/deployments/<id>/cores/<thing ARN>/status  greengrass:UpdateCoreDeploymentStatus
+    GET  /greengrass/groups/<group>/credentials?thing=<core>                   greengrass:AssumeRoleForGroup
+    GET  /role-aliases/<alias>/credentials                                     iot:AssumeRoleWithCertificate
+
+The forms of the third to the fifth are our own (greengrass-core 12.2); actions and resources are V1's (10.4). A
+certificate speaks only for things it is attached to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from ggfast.cloud.deploy import reports
+from ggfast.cloud.devices.discovery import discover
+from ggfast.cloud.devices.routing import Asked, FileReply, Routes, bad, denied
+from ggfast.cloud.devices.waiting import Polls
+from ggfast.cloud.faults import Fault
+from ggfast.cloud.greengrass.membership import groups_of_thing
+from ggfast.cloud.greengrass.roles import role_of_group
+from ggfast.cloud.iot.role_aliases import get_role_alias
+from ggfast.cloud.limits import DEVICE_POLL_S_MAX
+from ggfast.cloud.operations import Reply
+from ggfast.cloud.roles.principals import RoleRefused, role_credentials_for_alias, role_credentials_for_core
+from ggfast.cloud.store.interface import Store, Transaction
+from ggfast.cloud.surroundings import Surroundings
+
+Json = dict[str, Any]
+
+
+class Cores:
+    """The handlers; `add_to` makes their paths known."""
+
+    def __init__(self, cloud: Surroundings, store: Store, polls: Polls) -> None:
+        self._cloud = cloud
+        self._store = store
+        self._polls = polls
+
+    def add_to(self, routes: Routes) -> None:
+        """See the module."""
+        routes.add("GET /greengrass/discover/thing/{ThingName}", self.discover)
+        routes.add("GET /greengrass/things/{ThingName}/deployment", self.deployment)
+        routes.add("GET /greengrass/artifacts/{Digest}", self.artifact)
+        routes.add("PUT /greengrass/groups/{GroupId}/deployments/{DeploymentId}/cores/{CoreArn}/status", self.report)
+        routes.add("GET /greengrass/groups/{GroupId}/credentials", self.group_credentials)
+        routes.add("GET /role-aliases/{Alias}/credentials", self.alias_credentials)
+
+    async def discover(self, asked: Asked) -> Reply:
+        """The groups, cores and CAs of a thing."""
+        thing = asked.params["ThingName"]
+        asked.require("greengrass:Discover", asked.identity.arn_of("iot", f"thing/{thing}"))
+        asked.require_thing(thing)
+        return Reply(await self._store.read(lambda tx: discover(tx, asked.identity, thing)))
+
+    async def deployment(self, asked: Asked) -> Reply:
+        """The newest deployment of a core that is not `after`; waits for it. 204: there is none."""
+        thing, home, region = asked.params["ThingName"], asked.identity.home, asked.identity.region
+        deadline = asyncio.get_running_loop().time() + _seconds(asked)
+        waiting = self._polls.begin(region, thing)
+        try:
+            while True:
+                asked.require_thing(thing)
+                found = await self._store.read(lambda tx: reports.latest_for_core(tx, home, thing))
+                if found is not None and found["id"] != asked.query("after"):
+                    asked.require("greengrass:GetDeployment", _deployment_arn(asked, found))
+                    return Reply(raw=await asyncio.to_thread(orjson.dumps, found))
+                left = deadline - asyncio.get_running_loop().time()
+                if not await self._polls.wait(asked.identity.certificate_id, waiting, left):
+                    return Reply(status=204)
+                asked = await asked.again()
+        finally:
+            self._polls.end(region, thing, waiting)
+
+    async def artifact(self, asked: Asked) -> FileReply:
+        """A file of the newest deployment of one of the certificate's cores; ranges are served."""
+        digest = asked.params["Digest"]
+        names = list(asked.identity.things)
+
+        def look(tx: Transaction) -> Json | None:
+            for name in names:
+                found = reports.latest_for_core(tx, asked.identity.home, name)
+                if found is not None and any(entry["digest"] == digest for entry in found["artifacts"]):
+                    return found
+            return None
+
+        found = await self._store.read(look)
+        if found is None:
+            text = f"No current deployment of this core has the artifact {digest[:80]}."
+            raise Fault("ResourceNotFoundException", text, status=404)
+        asked.require("greengrass:GetDeploymentArtifacts", _deployment_arn(asked, found))
+        return FileReply(self._cloud.artifacts.path(digest))
+
+    async def report(self, asked: Asked) -> Reply:
+        """A core says how its deployment went: `DeploymentStatus`, and `ErrorMessage` with a failure."""
+        group, deployment, core = (asked.params[name] for name in ("GroupId", "DeploymentId", "CoreArn"))
+        identity = asked.identity
+        thing = core.removeprefix(identity.arn_of("iot", "thing/"))
+        if thing == core:
+            raise bad(f"The core is {core[:200]}, expected the ARN of a thing in {identity.region}.")
+        asked.require_thing(thing)
+        raw_core = asked.request.raw_path.rstrip("/").split("/")[-2]
+        resource = f"/greengrass/groups/{group}/deployments/{deployment}/cores/{raw_core}"
+        asked.require("greengrass:UpdateCoreDeploymentStatus", identity.arn_of("greengrass", resource))
+        body = asked.body()
+        status, message = body.get("DeploymentStatus"), body.get("ErrorMessage")
+        if not isinstance(status, str) or not isinstance(message, str | None):
+            raise bad("Expected DeploymentStatus, a string, and with a failure ErrorMessage, a string.")
+        now = self._cloud.clock.wall()
+        await self._store.write(lambda tx: reports.report(tx, identity.home, thing, deployment, status, message, now))
+        return Reply()
+
+    async def group_credentials(self, asked: Asked) -> Reply:
+        """Short-lived keys of the group's role, for its core."""
+        group, identity = asked.params["GroupId"], asked.identity
+        asked.require("greengrass:AssumeRoleForGroup", identity.arn_of("greengrass", f"/greengrass/groups/{group}"))
+
+        def work(tx: Transaction) -> dict[str, str]:
+            core = next((thing for thing in identity.things if _is_core(tx, asked, thing, group)), None)
+            if core is None:
+                raise denied(f"The certificate is that of no core of the group {group[:80]}.")
+            role = role_of_group(tx, identity.home, group)
+            if role is None:
+                raise Fault("ResourceNotFoundException", f"The group {group} has no role.", status=404)
+            try:
+                return role_credentials_for_core(tx, self._cloud, role, core)
+            except RoleRefused as refused:
+                raise denied(str(refused)) from refused
+
+        return _credentials(await self._store.read(work))
+
+    async def alias_credentials(self, asked: Asked) -> Reply:
+        """Short-lived keys of a role alias's role, as AWS IoT's credential provider gives them."""
+        alias, identity = asked.params["Alias"], asked.identity
+        thing = asked.request.headers.get("x-amzn-iot-thingname", "")
+        if thing:
+            asked.require_thing(thing)
+        asked.require("iot:AssumeRoleWithCertificate", identity.arn_of("iot", f"rolealias/{alias}"))
+
+        def work(tx: Transaction) -> dict[str, str]:
+            found = get_role_alias(tx, identity.home, alias)
+            if found is None:
+                raise Fault("ResourceNotFoundException", f"The role alias {alias[:128]} does not exist.", status=404)
+            arn = identity.arn_of("iot", f"rolealias/{alias}")
+            try:
+                return role_credentials_for_alias(
+                    tx, self._cloud, found["role"], identity.certificate_id, alias_arn=arn, seconds=found["seconds"]
+                )
+            except RoleRefused as refused:
+                raise denied(str(refused)) from refused
+
+        return _credentials(await self._store.read(work))
+
+
+def _is_core(tx: Transaction, asked: Asked, thing: str, group: str) -> bool:
+    arn = asked.identity.arn_of("iot", f"thing/{thing}")
+    return any(found.group_id == group and found.is_core for found in groups_of_thing(tx, asked.identity.home, arn))
+
+
+def _deployment_arn(asked: Asked, found: Json) -> str:
+    return asked.identity.arn_of("greengrass", f"/greengrass/groups/{found['groupId']}/deployments/{found['id']}")
+
+
+def _seconds(asked: Asked) -> float:
+    text = asked.query("wait", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > 4:
+        raise bad(f"wait is {text[:20]!r}, expected whole seconds from 0 to {DEVICE_POLL_S_MAX:g}.")
+    return min(float(text), DEVICE_POLL_S_MAX)
+
+
+def _credentials(keys: dict[str, str]) -> Reply:
+    credentials = {
+        "accessKeyId": keys["AccessKeyId"],
+        "secretAccessKey": keys["SecretAccessKey"],
+        "sessionToken": keys["SessionToken"],
+        "expiration": keys["Expiration"],
+    }
+    return Reply({"credentials": credentials})

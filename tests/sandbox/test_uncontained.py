@@ -179,7 +179,7 @@ def test_processes_that_are_never_there_when_they_are_looked_for(box: Sandbox) -
     assert worker.ipc.recv(1) == b"x"
     busy = _forks_in_a_window()
     assert box.end(worker)["signal"] == 9
-    assert busy > 40
+    assert busy > 10  # forty chains with a twentieth of a processor make more
     # One chain that is left forks about as often as all of them did, in every window: nobody needs the processors.
     windows: list[int] = []
     while not windows or windows[-1] > busy // 10:

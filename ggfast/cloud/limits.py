@@ -43,6 +43,7 @@ STOP_S = 10.0  # for requests under way when the server stops
 TLS_HANDSHAKE_S = 10.0
 HEADER_BYTES_MAX = 16 * 1_024  # of one header or request line: session tokens, ARNs twice encoded
 JSON_VALUES_MAX = 1_000_000  # in a body, counted by commas and opening brackets: five times a table of 10,000 lines
+PREPARED_OF_ONE_MAX = 2  # keys made or packages checked at once for one key: threads remain for other keys' requests
 FORM_FIELDS_MAX = 2_000  # of a query-protocol request
 BACKUP_LIST_BYTES_MAX = 256 * MIB  # of a backup's digests: two million artifacts
 COPY_BYTES = 1 * MIB  # of a file at once

@@ -36,11 +36,13 @@ _EXPIRED = "The security token included in the request is expired"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A key that is known and active, opened."""
+    """A key that is known and active, opened. Requests count against `rate`: sessions, of which anybody may have
+    many, against the lasting key or the role behind them."""
 
     secret: bytes
     principal: Principal
     until: float
+    rate: str
 
 
 class Access:
@@ -94,7 +96,7 @@ class Access:
             raise NotBelieved(Reason.UNKNOWN_KEY, _NOT_VALID)
         documents = [PolicyDocument.parse(key.policy)]
         principal = _principal(user_arn(account, key.name), key.key_id, documents)
-        identity = Identity(open_secret(self._cloud.sealer, key), principal, now + KEY_CACHED_S)
+        identity = Identity(open_secret(self._cloud.sealer, key), principal, now + KEY_CACHED_S, key.key_id)
         self._known[key.key_id] = identity
         while len(self._known) > KEYS_CACHED_MAX:
             self._known.popitem(last=False)
@@ -109,7 +111,7 @@ class Access:
             raise NotBelieved(Reason.EXPIRED_TOKEN, _EXPIRED) from error
         except TokenInvalid as error:
             raise NotBelieved(Reason.UNKNOWN_KEY, _NOT_VALID) from error
-        return Identity(session.secret.encode(), principal, 0.0)
+        return Identity(session.secret.encode(), principal, 0.0, session.parent_key_id or session.role_arn)
 
     def _count(self, refused: NotBelieved, source: str) -> NotBelieved:
         if refused.reason is Reason.MISSING:

@@ -147,19 +147,19 @@ class Api:
             raise Fault("UnknownOperationException", text, status=404)
         asked, unknown = self._look(service, request)
         most = asked.operation.body_bytes_max if asked else REQUEST_BYTES_MAX
-        body = await self._bodies.read(http, most, lambda bound: too_large(service, bound))
-        exchange.received = len(body)
-        request = Request(request.method, request.raw_path, request.raw_query, request.headers, body)
-        self._access.check(claim, identity, request, exchange.source)
-        if not self._rates.take(claim.key_id):
-            raise _too_many(service)
-        if unknown is not None:
-            raise unknown
-        asked = asked or find_operation(service, request)
-        exchange.operation = asked.operation.name
-        members = read_request(service, asked, request)
-        reply = await self._dispatcher.run(service, asked.operation, members, identity.principal, claim.region)
-        return answer(service, asked.operation, reply, exchange.request_id)
+        async with self._bodies.read(http, exchange.source, most, lambda bound: too_large(service, bound)) as body:
+            exchange.received = len(body)
+            request = Request(request.method, request.raw_path, request.raw_query, request.headers, body)
+            self._access.check(claim, identity, request, exchange.source)
+            if not self._rates.take(identity.rate):
+                raise _too_many(service)
+            if unknown is not None:
+                raise unknown
+            asked = asked or find_operation(service, request)
+            exchange.operation = asked.operation.name
+            members = read_request(service, asked, request)
+            reply = await self._dispatcher.run(service, asked.operation, members, identity.principal, claim.region)
+            return answer(service, asked.operation, reply, exchange.request_id)
 
     def _look(self, service: Service, request: Request) -> tuple[Asked | None, Fault | None]:
         """The operation, if the head tells it; or why there is none, to be said once the sender is believed."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import orjson
 
 from ggfast.cloud.faults import Fault
-from ggfast.cloud.limits import CLIENT_TOKEN_S, SWEEP_BATCH
+from ggfast.cloud.limits import CLIENT_TOKEN_S, PREPARED_OF_ONE_MAX, SWEEP_BATCH
 from ggfast.cloud.operations import CLIENT_TOKEN, Call, Operation, Principal, Reply, Service, check_permission
 from ggfast.cloud.shapes import Wrong
 from ggfast.cloud.store.interface import Store, Transaction
@@ -25,6 +27,7 @@ class Dispatcher:
     def __init__(self, cloud: Surroundings, store: Store) -> None:
         self.cloud = cloud
         self.store = store
+        self._turns = _Turns(PREPARED_OF_ONE_MAX)
 
     async def run(
         self,
@@ -44,7 +47,8 @@ class Dispatcher:
             check_permission(service, operation.name, principal, resource)
         prepared = None
         if operation.before is not None:
-            prepared = await asyncio.to_thread(operation.before, self.cloud, params)
+            async with self._turns.of(_holder(principal.arn)):
+                prepared = await asyncio.to_thread(operation.before, self.cloud, params)
 
         def work(tx: Transaction) -> Reply:
             call = Call(self.cloud, tx, service, region, principal, params, prepared)
@@ -53,6 +57,33 @@ class Dispatcher:
             return operation.handler(call)
 
         return await (self.store.write(work) if operation.writes else self.store.read(work))
+
+
+class _Turns:
+    """At most `most` at a time of each name; the others wait for their turn, in the order they came."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: Counter[str] = Counter()  # and those whose turn it is
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def of(self, name: str) -> AsyncIterator[None]:
+        """A turn of `name` for as long as the context lasts."""
+        turn = self._turns.setdefault(name, asyncio.Semaphore(self._most))
+        self._waiting[name] += 1
+        try:
+            async with turn:
+                yield
+        finally:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name], self._turns[name]
+
+
+def _holder(arn: str) -> str:
+    """Who acts: of a role's sessions, whose names anybody chooses, the role."""
+    return arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
 
 
 def _once(call: Call, operation: Operation) -> Reply:

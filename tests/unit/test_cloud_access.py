@@ -104,6 +104,7 @@ def test_session_of_a_key(bench: Bench) -> None:
     found = bench.identify(keys["AccessKeyId"], keys["SessionToken"])
     assert found.secret == keys["SecretAccessKey"].encode()
     assert found.principal.arn == f"arn:aws:iam::{ACCOUNT}:user/bob"
+    assert found.rate == bench.identify(key_id).rate == key_id, "more sessions are not more requests"
     assert bench.refused(key_id, keys["SessionToken"]) is Reason.UNKNOWN_KEY
     assert bench.refused(keys["AccessKeyId"], keys["SessionToken"][:-8]) is Reason.UNKNOWN_KEY
     assert bench.refused(keys["AccessKeyId"]) is Reason.UNKNOWN_KEY

@@ -171,9 +171,9 @@ class DeviceHttps:
             raise Fault("TooManyRequestsException", "Rate exceeded", status=429)
         request = _request(http)
         handler, params = self._routes.find(request.method, request.raw_path)
-        body = await self._bodies.read(http, DEVICE_BODY_BYTES_MAX, _too_large)
-        request = Request(request.method, request.raw_path, request.raw_query, request.headers, body)
-        return await handler(Asked(identity, request, params, self._identity))
+        async with self._bodies.read(http, identity.certificate_id, DEVICE_BODY_BYTES_MAX, _too_large) as body:
+            request = Request(request.method, request.raw_path, request.raw_query, request.headers, body)
+            return await handler(Asked(identity, request, params, self._identity))
 
     async def _identity(self, certificate_id: str) -> Identity:
         identity = await self._identities.find(certificate_id)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from ggfast.cloud.limits import (
     CREDENTIALS_RETRY_S,
 )
 from ggfast.cloud.surroundings import timestamp
-from ggfast.errors import ConfigError, PeerError
+from ggfast.errors import PeerError
 
 _MEMBERS = frozenset({"Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration", "AccountId"})
 _TEXT_MAX = 8_192  # characters of one key or token
@@ -36,15 +36,10 @@ class NoCredentials(PeerError):
 
 
 class HandedThrough:
-    """See the module. `command` is split as a shell would; raises ConfigError if it cannot be. Not thread-safe."""
+    """See the module. `command` is the program and its arguments, as `settings` reads them. Not thread-safe."""
 
-    def __init__(self, command: str, clock: Clock, *, seconds: float = CREDENTIALS_PROCESS_S) -> None:
-        try:
-            self._words = shlex.split(command)
-        except ValueError as error:
-            raise ConfigError(f"credentialsProcess cannot be split into words: {error}.") from error
-        if not self._words:
-            raise ConfigError("credentialsProcess is empty.", hint="Name a command, or leave the setting out.")
+    def __init__(self, command: Sequence[str], clock: Clock, *, seconds: float = CREDENTIALS_PROCESS_S) -> None:
+        self._words = tuple(command)
         self._clock = clock
         self._seconds = seconds
         self._turn = asyncio.Lock()

@@ -25,6 +25,7 @@ from ggfast.cloud.deploy.bulk_runner import BulkRunner
 from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.dispatch import Dispatcher
 from ggfast.cloud.gauges import show_devices, show_front, show_store
+from ggfast.cloud.handed_through import HandedThrough
 from ggfast.cloud.health import Health
 from ggfast.cloud.listening import ApiListener
 from ggfast.cloud.metrics import Metrics
@@ -61,13 +62,16 @@ class Opened:
 @asynccontextmanager
 async def opened(folder: CloudFolder, settings: CloudSettings, ports: Ports) -> AsyncIterator[Opened]:
     """The store and what surrounds it, without listeners. Raises ConfigError or StorageFailed."""
+    clock = SystemClock()
+    command = settings.credentials_process
     surroundings = Surroundings(
         account=settings.account,
-        clock=SystemClock(),
+        clock=clock,
         sealer=KeySealer.from_file(folder.master_key),
         artifacts=ArtifactFolder(folder.artifacts),
         authority=load_authority(folder),
         endpoints=endpoints(settings, ports),
+        group_keys=HandedThrough(command, clock) if command else None,
     )
     store = SqliteStore(folder.store)
     try:

@@ -9,6 +9,7 @@ DIR/tls/            the servers' own certificate     DIR/lock         held by th
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import orjson
 
 from ggfast.cloud.limits import API_REQUESTS_BURST, API_REQUESTS_PER_S
 from ggfast.errors import ConfigError, Problem
-from ggfast.fields import Fields, Problems, parse_json
+from ggfast.fields import Fields, Problems, parse_json, shown
 from ggfast.limits import CONFIG_BYTES_MAX
 
 FILE = "cloud.json"
 HOSTS_MAX = 64  # names in one certificate: clients read it at every handshake
+WORDS_MAX = 64  # of a command: longer ones belong into a script
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
@@ -82,10 +84,11 @@ class CloudSettings:
     https_port: int = 8_443
     requests_per_s: int = int(API_REQUESTS_PER_S)
     requests_burst: int = int(API_REQUESTS_BURST)
+    credentials_process: tuple[str, ...] = ()  # program and arguments that print keys for cores; () for none
 
     def text(self) -> bytes:
         """The file's content."""
-        document = {
+        document: dict[str, object] = {
             "account": self.account,
             "region": self.region,
             "hosts": list(self.hosts),
@@ -95,6 +98,8 @@ class CloudSettings:
             "httpsPort": self.https_port,
             "limits": {"requestsPerSecond": self.requests_per_s, "requestsBurst": self.requests_burst},
         }
+        if self.credentials_process:
+            document["credentialsProcess"] = list(self.credentials_process)
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -131,12 +136,31 @@ def parse_settings(data: bytes, name: str = FILE) -> CloudSettings:
         requests_burst=limits.integer(
             "requestsBurst", 1, 1_000_000, default=int(API_REQUESTS_BURST), unit="requests of one key"
         ),
+        credentials_process=_command(top, "credentialsProcess"),
     )
     if not settings.hosts and not problems:
         problems.add("hosts", "no entry", "the names and addresses under which clients reach this server")
     for path in top.unknown():
-        problems.add(
-            path, "an unknown setting", "one of account, region, hosts, listen, apiPort, mqttPort, httpsPort, limits"
-        )
+        names = "account, region, hosts, listen, apiPort, mqttPort, httpsPort, limits, credentialsProcess"
+        problems.add(path, "an unknown setting", f"one of {names}")
     problems.raise_if_any(f"The settings {name} are not valid.")
     return settings
+
+
+def _command(top: Fields, key: str) -> tuple[str, ...]:
+    """A command as a list of words, or as text that is split as a shell would; () if absent. There is no shell."""
+    written = top.raw(key)
+    if written is None:
+        return ()
+    expected = "a program and its arguments: a list of words, or text as in AWS's credential_process"
+    if not isinstance(written, str):
+        words = top.texts(key, WORDS_MAX, expected=expected)
+    else:
+        try:
+            words = tuple(shlex.split(top.text(key, expected=expected)))
+        except ValueError as error:
+            top.problems.add(key, f"text that cannot be split into words ({error})", expected)
+            return ()
+    if len(words) > WORDS_MAX or not words or not all(words[:1]) or any("\0" in word for word in words):
+        top.problems.add(key, shown(written), expected)
+    return words

@@ -58,6 +58,13 @@ class Authority(Protocol):
         """(certificate PEM, private key PEM) of a new group CA."""
 
 
+class GroupKeys(Protocol):
+    """Keys for cores that come from elsewhere than the roles kept here."""
+
+    async def credentials(self) -> dict[str, str]:
+        """`AccessKeyId`, `SecretAccessKey`, `SessionToken`, `Expiration`. Raises PeerError; may wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """Names under which clients reach us: "host" or "host:port", and the API's URL."""
@@ -77,6 +84,7 @@ class Surroundings:
     artifacts: Artifacts
     authority: Authority
     endpoints: Endpoints
+    group_keys: GroupKeys | None = None  # what cores get in place of keys of their group's role
 
 
 def timestamp(seconds: float) -> str:

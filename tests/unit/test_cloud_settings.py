@@ -19,3 +19,26 @@ def test_every_problem_is_named() -> None:
         parse_settings(text)
     found = {problem.path for problem in refused.value.problems}
     assert found == {"account", "region", "hosts[0]", "apiPort", "odd", "limits.more"}
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("\"/opt/keys 'a b' --c\"", ("/opt/keys", "a b", "--c")),
+        ('["/opt/keys", "a b"]', ("/opt/keys", "a b")),
+        ("null", ()),
+    ],
+)
+def test_a_command_is_words_or_text(written: str, words: tuple[str, ...]) -> None:
+    text = f'{{"account": "123456789012", "region": "eu-west-1", "hosts": ["a"], "credentialsProcess": {written}}}'
+    settings = parse_settings(text.encode())
+    assert settings.credentials_process == words
+    assert parse_settings(settings.text()) == settings
+
+
+@pytest.mark.parametrize("written", ['""', '"  "', '"\'open"', "[]", '[""]', "7", "[1]", '"\\u0000"', "\"'' a\""])
+def test_what_is_no_command_is_named(written: str) -> None:
+    text = f'{{"account": "123456789012", "region": "eu-west-1", "hosts": ["a"], "credentialsProcess": {written}}}'
+    with pytest.raises(ConfigError) as refused:
+        parse_settings(text.encode())
+    assert {problem.path.partition("[")[0] for problem in refused.value.problems} == {"credentialsProcess"}

@@ -7,6 +7,9 @@
     GET  /greengrass/groups/<group>/credentials?thing=<core>                   greengrass:AssumeRoleForGroup
     GET  /role-aliases/<alias>/credentials                                     iot:AssumeRoleWithCertificate
 
+Keys of a group's role are those that the configured command prints (`credentialsProcess`), if there is one. Whoever
+has a real AWS role configures it; role aliases name roles kept here and are always answered with keys of ours.
+
 The forms of the third to the fifth are our own (greengrass-core 12.2); actions and resources are V1's (10.4). A
 certificate speaks only for things it is attached to.
 """
@@ -14,6 +17,7 @@ certificate speaks only for things it is attached to.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import orjson
@@ -31,6 +35,9 @@ from ggfast.cloud.operations import Reply
 from ggfast.cloud.roles.principals import RoleRefused, role_credentials_for_alias, role_credentials_for_core
 from ggfast.cloud.store.interface import Store, Transaction
 from ggfast.cloud.surroundings import Surroundings
+from ggfast.errors import PeerError
+
+logger = logging.getLogger("ggfast.cloud.devices")
 
 Json = dict[str, Any]
 
@@ -117,9 +124,12 @@ class Cores:
         return Reply()
 
     async def group_credentials(self, asked: Asked) -> Reply:
-        """Short-lived keys of the group's role, for its core."""
+        """Short-lived keys of the group's role, for its core; with `credentialsProcess` those that the command gives,
+        for a group that has a role, wherever that role is."""
         group, identity = asked.params["GroupId"], asked.identity
-        asked.require("greengrass:AssumeRoleForGroup", identity.arn_of("greengrass", f"/greengrass/groups/{group}"))
+        arn = identity.arn_of("greengrass", f"/greengrass/groups/{group}")
+        asked.require("greengrass:AssumeRoleForGroup", arn)
+        handed_through = self._cloud.group_keys
 
         def work(tx: Transaction) -> dict[str, str]:
             core = next((thing for thing in identity.things if _is_core(tx, asked, thing, group)), None)
@@ -128,12 +138,22 @@ class Cores:
             role = role_of_group(tx, identity.home, group)
             if role is None:
                 raise Fault("ResourceNotFoundException", f"The group {group} has no role.", status=404)
+            if handed_through is not None:
+                return {}
             try:
-                return role_credentials_for_core(tx, self._cloud, role, core)
+                return role_credentials_for_core(tx, self._cloud, role, core, group_arn=arn)
             except RoleRefused as refused:
                 raise denied(str(refused)) from refused
 
-        return _credentials(await self._store.read(work))
+        keys = await self._store.read(work)
+        if handed_through is None:
+            return _credentials(keys)
+        try:
+            return _credentials(await handed_through.credentials())
+        except PeerError as error:
+            logger.error("no keys for a core group=%s: %s", group, error)
+            text = "The command that gives keys to cores failed; the control plane's log says why."
+            raise Fault("ServiceUnavailableException", text, status=503) from error
 
     async def alias_credentials(self, asked: Asked) -> Reply:
         """Short-lived keys of a role alias's role, as AWS IoT's credential provider gives them."""

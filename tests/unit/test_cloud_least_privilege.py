@@ -11,8 +11,10 @@ import pytest
 from cloud_desk import ACCOUNT, REGION, Desk
 
 from ggfast.cloud.credentials import issue, open_token
+from ggfast.cloud.faults import Fault
 from ggfast.cloud.operations import Principal
 from ggfast.cloud.roles.principals import RoleRefused, principal_of, role_credentials_for_alias
+from ggfast.cloud.roles.trust import trusts_service
 from ggfast.cloud.services import all_services
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/strong"
@@ -122,3 +124,58 @@ def test_a_certificate_has_one_spelling_for_policies(desk: Desk) -> None:
         assert desk.refused(operation, who=who, certificateId=given, **more).code == "AccessDeniedException"
     found = desk.call("DescribeCertificate", certificateId=made["certificateId"].upper())
     assert found["certificateDescription"]["status"] == "ACTIVE"
+
+
+def assumable(desk: Desk, who: Principal, *statements: dict[str, Any]) -> bool:
+    """Whether a caller may take a role with this trust policy."""
+    name = "target"
+    if "target" in str(desk.call("ListRoles")):
+        desk.call("DeleteRole", RoleName=name)
+    desk.call("CreateRole", RoleName=name, AssumeRolePolicyDocument=policy(*statements))
+    asking = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/{name}", "RoleSessionName": "me"}
+    try:
+        desk.call("AssumeRole", who=who, **asking)
+    except Fault as fault:
+        assert fault.code == "AccessDenied"
+        return False
+    return True
+
+
+def test_a_trusted_role_is_the_one_with_its_path(desk: Desk) -> None:
+    """Who may make roles below a path does not get at roles that trust one of the same name elsewhere."""
+    who = holder(desk, statement("sts:AssumeRole"), role="plain")
+    desk.call("CreateRole", RoleName="ops", Path="/dev/", AssumeRolePolicyDocument=trust(AWS="*"))
+    desk.call("PutRolePolicy", RoleName="ops", PolicyName="p", PolicyDocument=policy(statement("sts:AssumeRole")))
+    keys = issue(desk.cloud, f"arn:aws:iam::{ACCOUNT}:role/dev/ops", "s", 900)
+    session = open_token(desk.cloud, keys["SessionToken"])
+    below = desk.look(lambda tx: principal_of(tx, desk.cloud, session))
+    take = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    plain, gone, path = (f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in ("plain", "ops", "dev/ops"))
+    for caller, named, expected in (
+        (who, plain, True),
+        (who, path, False),
+        (below, path, True),
+        (below, gone, False),
+        (below, f"arn:aws:sts::{ACCOUNT}:assumed-role/ops/s", True),
+        (below, f"arn:aws:iam::{ACCOUNT}:root", True),
+    ):
+        assert assumable(desk, caller, take | {"Principal": {"AWS": named}}) is expected, named
+        condition = {"ArnEquals": {"aws:PrincipalArn": named}}
+        everybody = take | {"Principal": "*"}
+        if ":role/" in named:
+            assert assumable(desk, caller, everybody | {"Condition": condition}) is expected
+            denied = everybody | {"Effect": "Deny", "Condition": condition}
+            assert assumable(desk, caller, everybody, denied) is not expected
+
+
+def test_a_deny_for_everybody_is_one_for_services_too(desk: Desk) -> None:
+    take = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    service = {"Principal": {"Service": "greengrass.amazonaws.com"}}
+    deny = {"Effect": "Deny", "Action": "sts:AssumeRole", "Principal": "*"}
+    for statements, trusted in (
+        ([take | service], True),
+        ([take | {"Principal": "*"}], False),
+        ([take | service, deny], False),
+    ):
+        role = {"arn": ROLE, "trust": policy(*statements)}
+        assert trusts_service(role, "greengrass.amazonaws.com", {}) is trusted

@@ -45,7 +45,7 @@ def assume_role(call: Call) -> Reply:
     arn, name = call.params["RoleArn"], call.params["RoleSessionName"]
     role = get_role(call.tx, call.account, arn)
     external_id = call.params.get("ExternalId", "")
-    if role is None or not trusts_principal(role, call.principal.arn, call.account, external_id):
+    if role is None or not trusts_principal(role, call.principal.arn, call.account, external_id, _role_of(call)):
         message = f"User: {call.principal.arn} is not authorized to perform: {ASSUME} on resource: {arn[:2_048]}"
         raise Fault("AccessDenied", message, status=403)
     seconds = call.params.get("DurationSeconds", SESSION_S_DEFAULT)
@@ -96,6 +96,14 @@ def get_caller_identity(call: Call) -> Reply:
         role = find_role(call.tx, call.account, role_name)
         user_id = f"{role['id'] if role is not None else unique_id('AROA', arn)}:{session_name}"
     return Reply({"UserId": user_id, "Account": call.account, "Arn": arn})
+
+
+def _role_of(call: Call) -> str:
+    """The ARN of the role that a session's caller has; "" for the holder of a lasting key. Names come once, whatever
+    their path, so that a session's ARN, which has none, tells the role."""
+    name = call.principal.arn.partition(_ASSUMED)[2].partition("/")[0]
+    role = find_role(call.tx, call.account, name) if name else None
+    return "" if role is None else str(role["arn"])
 
 
 def _invalid(message: str) -> Fault:

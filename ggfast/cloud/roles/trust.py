@@ -35,26 +35,33 @@ def check_trust(text: str) -> None:
 
 
 def trusts_service(role: Body, service: str, context: Mapping[str, str]) -> bool:
-    """Whether a service ("greengrass.amazonaws.com") may take the role; `context` for the policy's conditions."""
-    return _trusts(role, lambda principals: service in _texts(principals.get("Service", ())), context)
+    """Whether a service ("greengrass.amazonaws.com") may take the role; `context` for the policy's conditions.
+
+    Everybody, "*", is no service where that would allow, and all of them where it denies."""
+    return _trusts(role, "Service", {service}, context)
 
 
-def trusts_principal(role: Body, arn: str, account: str, external_id: str) -> bool:
-    """Whether a principal of the account may take the role. The account itself stands for all of its principals."""
-    names = {arn, account, f"arn:aws:iam::{account}:root", "*", _role_behind(arn)}
-    context = {"aws:PrincipalArn": arn, "aws:PrincipalAccount": account}
+def trusts_principal(role: Body, arn: str, account: str, external_id: str, behind: str = "") -> bool:
+    """Whether a principal of the account may take the role. The account itself stands for all of its principals.
+
+    `behind` is the ARN of the role whose session the principal is, "" for others."""
+    names = {arn, account, f"arn:aws:iam::{account}:root", "*", behind or arn}
+    context = {"aws:PrincipalArn": behind or arn, "aws:PrincipalAccount": account}
     if external_id:
         context["sts:ExternalId"] = external_id
-    return _trusts(role, lambda principals: not names.isdisjoint(_texts(principals.get("AWS", ()))), context)
+    return _trusts(role, "AWS", names, context)
 
 
-def _trusts(role: Body, fits: Any, context: Mapping[str, str]) -> bool:
+def _trusts(role: Body, kind: str, names: set[str], context: Mapping[str, str]) -> bool:
     statements = _statements(role["trust"])
     parsed = PolicyDocument.parse(role["trust"]).statements
     about = []
     for raw, statement in zip(statements, parsed, strict=True):
-        named = raw.get("Principal", raw.get("NotPrincipal"))
-        matched = fits({"AWS": "*", "Service": ()} if named == "*" else named)
+        named: Any = raw.get("Principal", raw.get("NotPrincipal"))
+        if named == "*":
+            matched = kind == "AWS" or not statement.allows
+        else:
+            matched = not names.isdisjoint(_texts(named.get(kind, ())))
         if matched != ("NotPrincipal" in raw):
             about.append(statement)
     return decide([PolicyDocument(tuple(about))], ASSUME, role["arn"], context)
@@ -63,11 +70,6 @@ def _trusts(role: Body, fits: Any, context: Mapping[str, str]) -> bool:
 def _statements(text: str) -> list[dict[str, Any]]:
     content = orjson.loads(text)["Statement"]
     return content if isinstance(content, list) else [content]
-
-
-def _role_behind(arn: str) -> str:
-    """The role's ARN of an assumed role's, for roles without a path; else the ARN itself."""
-    return arn.replace(":sts:", ":iam:").replace(":assumed-role/", ":role/").rpartition("/")[0] or arn
 
 
 def _texts(value: object) -> list[str]:

@@ -22,6 +22,7 @@ CA_LIFE = datetime.timedelta(days=20 * 365)
 _SERVER_LIFE = datetime.timedelta(days=825)  # what current TLS clients accept at most
 _RSA_BITS = 2_048
 _CSR_BITS_MIN = 2_048  # what TLS clients and servers still accept
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 class CertificateAuthority:
@@ -69,9 +70,10 @@ class CertificateAuthority:
             raise ValueError(f"not a certificate signing request in PEM form ({type(error).__name__})") from error
         if not valid:
             raise ValueError("the signing request's own signature is wrong")
-        strong = isinstance(key, ec.EllipticCurvePublicKey) or (
-            isinstance(key, rsa.RSAPublicKey) and key.key_size >= _CSR_BITS_MIN
-        )
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            strong = isinstance(key.curve, _CURVES)
+        else:
+            strong = isinstance(key, rsa.RSAPublicKey) and key.key_size >= _CSR_BITS_MIN
         if not strong:
             raise ValueError(f"its key is none of RSA with {_CSR_BITS_MIN} bits or more, NIST P-256, P-384, P-521")
         return self._client(subject, key)

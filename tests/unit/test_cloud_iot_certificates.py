@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from cloud_desk import ACCOUNT, REGION, Desk, authority
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from iot_support import DOCUMENT, Registry, foreign, request
 
 from ggfast.cloud.events import CertificateEnded, CertificateTrusted, PermissionsChanged
@@ -50,6 +52,18 @@ def test_keys_and_certificate_belong_together_and_the_key_is_not_kept(iot: Regis
     secret = made["keyPair"]["PrivateKey"].splitlines()[1].encode()
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert made["certificateId"].encode() in kept and secret not in kept
+
+
+def test_keys_on_weak_curves_get_no_certificate(iot: Registry) -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    for curve, fits in ((ec.SECP192R1(), False), (ec.SECP256K1(), False), (ec.SECP384R1(), True)):
+        key = ec.generate_private_key(curve)
+        built = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+        text = built.public_bytes(serialization.Encoding.PEM).decode()
+        if fits:
+            iot("CreateCertificateFromCsr", certificateSigningRequest=text)
+        else:
+            assert iot.refused("CreateCertificateFromCsr", certificateSigningRequest=text) == INVALID
 
 
 def test_a_certificate_from_a_request(iot: Registry) -> None:

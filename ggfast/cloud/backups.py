@@ -92,7 +92,7 @@ def _write(part: Path, files: dict[str, Path]) -> None:
 
 def _unpack(tar: tarfile.TarFile, folder: CloudFolder) -> int:
     head = tar.next()
-    if head is None or head.name != DIGESTS or not head.isreg() or head.size > BACKUP_LIST_BYTES_MAX:
+    if head is None or head.name != DIGESTS or not head.isreg() or head.issparse() or head.size > BACKUP_LIST_BYTES_MAX:
         raise ValueError("its list of digests is missing")
     listed = tar.extractfile(head)
     assert listed is not None
@@ -100,10 +100,12 @@ def _unpack(tar: tarfile.TarFile, folder: CloudFolder) -> int:
     if not isinstance(document, dict) or document.get("form") != _FORM or not isinstance(document.get("files"), dict):
         raise ValueError("its list of digests is of another form")
     expected: dict[str, str] = document["files"]
+    folder.artifacts.mkdir(mode=0o700)
     settings: bytes | None = None
     seen = set()
     while (entry := tar.next()) is not None:
-        if entry.name not in expected or entry.name in seen or not entry.isreg() or not _is_ours(entry.name):
+        plain = entry.isreg() and not entry.issparse()  # a sparse file fills a disk from a few bytes
+        if entry.name not in expected or entry.name in seen or not plain or not _is_ours(entry.name):
             raise ValueError(f"it holds {entry.name!r}, which does not belong to it")
         seen.add(entry.name)
         target = folder.root / entry.name
@@ -115,7 +117,6 @@ def _unpack(tar: tarfile.TarFile, folder: CloudFolder) -> int:
             raise ValueError(f"{entry.name} is not what was written")
     if seen != set(expected) or settings is None:
         raise ValueError("files are missing in it")
-    folder.artifacts.mkdir(mode=0o700, exist_ok=True)
     sync_folder(folder.root)
     os.replace(folder.settings.with_suffix(".part"), folder.settings)
     sync_folder(folder.root)

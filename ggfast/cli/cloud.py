@@ -21,6 +21,8 @@ COMMANDS = {
     "create-key": ("ggfast.cli.cloud_keys", "make an access key"),
     "list-keys": ("ggfast.cli.cloud_keys", "what access keys there are"),
     "delete-key": ("ggfast.cli.cloud_keys", "remove an access key"),
+    "add-object": ("ggfast.cli.cloud_files", "register a file under an address in S3: a model, bulk input"),
+    "add-software": ("ggfast.cli.cloud_files", "register a release of the core software that update jobs offer"),
     "backup": ("ggfast.cli.cloud_backup", "write everything into one file, also while it is served"),
     "restore": ("ggfast.cli.cloud_backup", "make a control plane from a backup"),
 }

@@ -11,8 +11,11 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from ggfast.cloud.limits import COPY_BYTES
 from ggfast.errors import StorageFailed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,20 +33,33 @@ class ArtifactFolder:
         path = self.path(digest)
         if path.is_file() and path.stat().st_size == len(content):
             return digest
-        part = path.with_name(f".{digest}.{secrets.token_hex(8)}")
+        return self._keep(iter([content]))[0]
+
+    def keep_file(self, file: BinaryIO) -> tuple[str, int]:
+        """Like `keep` for what is left to read of a file, piece by piece; its SHA-256 in hex and its bytes."""
+        return self._keep(iter(lambda: file.read(COPY_BYTES), b""))
+
+    def _keep(self, parts: Iterator[bytes]) -> tuple[str, int]:
+        found, size = hashlib.sha256(), 0
+        part = self._folder / f".{secrets.token_hex(16)}.part"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(content)
+                for content in parts:
+                    file.write(content)
+                    found.update(content)
+                    size += len(content)
                 file.flush()
                 os.fsync(file.fileno())
+            path = self.path(found.hexdigest())
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(part, path)
             _sync_directory(path.parent)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise StorageFailed(f"the artifact {digest} of {len(content)} bytes cannot be kept: {error}.") from error
-        return digest
+            raise StorageFailed(f"an artifact of {size} bytes or more cannot be kept: {error}.") from error
+        return found.hexdigest(), size
 
     def read(self, digest: str) -> bytes:
         """See `surroundings.Artifacts`."""

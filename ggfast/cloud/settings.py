@@ -24,7 +24,7 @@ FILE = "cloud.json"
 HOSTS_MAX = 64  # names in one certificate: clients read it at every handshake
 WORDS_MAX = 64  # of a command: longer ones belong into a script
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
 
 
@@ -124,7 +124,7 @@ def parse_settings(data: bytes, name: str = FILE) -> CloudSettings:
     limits = top.child("limits")
     settings = CloudSettings(
         account=top.text("account", pattern=_ACCOUNT, expected="12 digits"),
-        region=top.text("region", pattern=_REGION, expected="a region such as eu-west-1"),
+        region=top.text("region", pattern=REGION, expected="a region such as eu-west-1"),
         hosts=top.texts("hosts", HOSTS_MAX, pattern=_HOST, expected="a host name or address"),
         listen=top.text("listen", default="0.0.0.0", pattern=_HOST, expected="an address"),
         api_port=top.integer("apiPort", 0, 65_535, default=8_080),

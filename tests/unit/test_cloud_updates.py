@@ -63,19 +63,23 @@ def test_a_job_is_made_for_the_targets(fleet: Fleet) -> None:
         "architecture": "armv7l",
         "operatingSystem": "raspbian",
         "logLevel": "ERROR",
-        "artifact": {"path": f"/greengrass/updates/core/armv7l/{__version__}"},
+        "artifact": {"path": f"/greengrass/updates/core/raspbian/armv7l/{__version__}"},
     }
     [queued] = fleet.desk.call("ListJobExecutionsForThing", service="iot", thingName="core1")["executionSummaries"]
     assert queued["jobId"] == made["IotJobId"]
 
 
 def test_registered_software_is_named_with_its_digest(fleet: Fleet) -> None:
-    fleet.desk.change(lambda tx: register_software(tx, HOME, "core", "armv7l", "9.9.9", "ab" * 32, 1_234))
+    fleet.desk.change(lambda tx: register_software(tx, HOME, "core", "raspbian", "armv7l", "9.9.9", "ab" * 32, 1_234))
     made = fleet.desk.call("CreateSoftwareUpdateJob", **members(fleet, UpdateAgentLogLevel="TRACE"))
     assert made["PlatformSoftwareVersion"] == "9.9.9"
     found = document(fleet, made)
     assert (found["version"], found["logLevel"]) == ("9.9.9", "TRACE")
-    assert found["artifact"] == {"path": "/greengrass/updates/core/armv7l/9.9.9", "sha256": "ab" * 32, "size": 1_234}
+    assert found["artifact"] == {
+        "path": "/greengrass/updates/core/raspbian/armv7l/9.9.9",
+        "sha256": "ab" * 32,
+        "size": 1_234,
+    }
     other = fleet.desk.call("CreateSoftwareUpdateJob", **members(fleet, SoftwareToUpdate="ota_agent"))
     assert other["PlatformSoftwareVersion"] == __version__
     assert document(fleet, other)["software"] == "ota_agent"

@@ -4,14 +4,15 @@
     GET  /greengrass/things/<thing>/deployment?after=<id>&wait=<seconds>       greengrass:GetDeployment
     GET  /greengrass/artifacts/<digest>                                        greengrass:GetDeploymentArtifacts
     PUT  /greengrass/groups/<group>/deployments/<id>/cores/<thing ARN>/status  greengrass:UpdateCoreDeploymentStatus
+    GET  /greengrass/updates/<kind>/<system>/<architecture>/<version>          greengrass:GetSoftwareUpdate
     GET  /greengrass/groups/<group>/credentials?thing=<core>                   greengrass:AssumeRoleForGroup
     GET  /role-aliases/<alias>/credentials                                     iot:AssumeRoleWithCertificate
 
 Keys of a group's role are those that the configured command prints (`credentialsProcess`), if there is one. Whoever
 has a real AWS role configures it; role aliases name roles kept here and are always answered with keys of ours.
 
-The forms of the third to the fifth are our own (greengrass-core 12.2); actions and resources are V1's (10.4). A
-certificate speaks only for things it is attached to.
+The forms of the third to the sixth are our own (greengrass-core 12.2); actions and resources are V1's (10.4), but
+for GetSoftwareUpdate: V1 signed addresses in S3 instead. A certificate speaks only for things it is attached to.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ggfast.cloud.devices.waiting import Polls
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.membership import groups_of_thing
 from ggfast.cloud.greengrass.roles import role_of_group
+from ggfast.cloud.greengrass.updates import find_software
 from ggfast.cloud.iot.role_aliases import get_role_alias
 from ggfast.cloud.limits import DEVICE_POLL_S_MAX
 from ggfast.cloud.operations import Reply
@@ -56,6 +58,7 @@ class Cores:
         routes.add("GET /greengrass/things/{ThingName}/deployment", self.deployment)
         routes.add("GET /greengrass/artifacts/{Digest}", self.artifact)
         routes.add("PUT /greengrass/groups/{GroupId}/deployments/{DeploymentId}/cores/{CoreArn}/status", self.report)
+        routes.add("GET /greengrass/updates/{Kind}/{System}/{Architecture}/{Version}", self.software)
         routes.add("GET /greengrass/groups/{GroupId}/credentials", self.group_credentials)
         routes.add("GET /role-aliases/{Alias}/credentials", self.alias_credentials)
 
@@ -103,6 +106,20 @@ class Cores:
             raise Fault("ResourceNotFoundException", text, status=404)
         asked.require("greengrass:GetDeploymentArtifacts", _deployment_arn(asked, found))
         return FileReply(self._cloud.artifacts.path(digest))
+
+    async def software(self, asked: Asked) -> FileReply:
+        """A registered release that an update job names; ranges are served."""
+        kind, system, architecture, version = (
+            asked.params[name] for name in ("Kind", "System", "Architecture", "Version")
+        )
+        home = asked.identity.home
+        resource = f"/greengrass/updates/{kind}/{system}/{architecture}"
+        asked.require("greengrass:GetSoftwareUpdate", asked.identity.arn_of("greengrass", resource))
+        found = await self._store.read(lambda tx: find_software(tx, home, kind, system, architecture))
+        if found is None or found["version"] != version:
+            text = f"No software {kind[:80]} {version[:80]} is registered for {system[:80]}/{architecture[:80]}."
+            raise Fault("ResourceNotFoundException", text, status=404)
+        return FileReply(self._cloud.artifacts.path(found["digest"]))
 
     async def report(self, asked: Asked) -> Reply:
         """A core says how its deployment went: `DeploymentStatus`, and `ErrorMessage` with a failure."""

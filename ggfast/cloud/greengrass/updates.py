@@ -1,12 +1,12 @@
 """Software updates of cores: one operation, which makes a job for their update agents (greengrass-core 13.2).
 
-Software is registered per kind and architecture as an artifact with its version (`register_software`). Where none is,
-the job names the release that this control plane is, which cores also find in their package index. The job's document
-is ours, and says its own version:
+Software is registered per kind, system and architecture as an artifact with its version (`register_software`). Where
+none is, the job names the release that this control plane is, which cores also find in their package index. The job's
+document is ours, and says its own version:
 
     {"format": "ggfast-update/1", "software": "core", "version": "1.2.0", "architecture": "armv7l",
      "operatingSystem": "raspbian", "logLevel": "ERROR",
-     "artifact": {"path": "/greengrass/updates/core/armv7l/1.2.0", "sha256": "...", "size": 1}}
+     "artifact": {"path": "/greengrass/updates/core/raspbian/armv7l/1.2.0", "sha256": "...", "size": 1}}
 
 `path` is on the devices' HTTPS server; `sha256` and `size` are there if the software is registered.
 """
@@ -41,20 +41,22 @@ PAIRS = (
     ("openwrt", "armv7l"),
 )
 _NAMES = {"core": "the core software", "ota_agent": "the OTA agent software"}
+SOFTWARE_KINDS = tuple(_NAMES)
 _URL_LIFE_S = 3_600  # as the service signed them
 _LEVELS = ("NONE", "TRACE", "DEBUG", "VERBOSE", "INFO", "WARN", "ERROR", "FATAL")
 
 
 def register_software(
-    tx: Transaction, home: str, software: str, architecture: str, version: str, digest: str, size: int
+    tx: Transaction, home: str, software: str, system: str, architecture: str, version: str, digest: str, size: int
 ) -> None:
-    """Let updates of `software` ("core", "ota_agent") go to the artifact `digest` of `size` bytes, kept already."""
-    tx.put(SOFTWARE, home, f"{software}/{architecture}", {"version": version, "digest": digest, "size": size})
+    """Let updates of `software` (one of SOFTWARE_KINDS) go to the artifact `digest` of `size` bytes, kept already."""
+    body = {"version": version, "digest": digest, "size": size}
+    tx.put(SOFTWARE, home, f"{software}/{system}/{architecture}", body)
 
 
-def find_software(tx: Transaction, home: str, software: str, architecture: str) -> Body | None:
+def find_software(tx: Transaction, home: str, software: str, system: str, architecture: str) -> Body | None:
     """`version`, `digest` and `size` of what is registered."""
-    return tx.get(SOFTWARE, home, f"{software}/{architecture}")
+    return tx.get(SOFTWARE, home, f"{software}/{system}/{architecture}")
 
 
 @GREENGRASS.operation(
@@ -79,7 +81,7 @@ def create_software_update_job(call: Call) -> Reply:
         text = f"UpdateTargetsOperatingSystem and UpdateTargetsArchitecture: found {system}/{architecture}, expected "
         raise Fault(GREENGRASS.invalid_code, f"{text}one of {pairs}.")
     software = call.params["SoftwareToUpdate"]
-    found = find_software(call.tx, call.home, software, architecture)
+    found = find_software(call.tx, call.home, software, system, architecture)
     version = __version__ if found is None else found["version"]
     job = create_job(
         call.tx,
@@ -99,7 +101,8 @@ def create_software_update_job(call: Call) -> Reply:
 
 def _document(params: dict[str, Any], version: str, found: Body | None) -> dict[str, Any]:
     software, architecture = params["SoftwareToUpdate"], params["UpdateTargetsArchitecture"]
-    artifact: dict[str, Any] = {"path": f"{PATH}/{software}/{architecture}/{version}"}
+    system = params["UpdateTargetsOperatingSystem"]
+    artifact: dict[str, Any] = {"path": f"{PATH}/{software}/{system}/{architecture}/{version}"}
     if found is not None:
         artifact |= {"sha256": found["digest"], "size": found["size"]}
     return {
@@ -107,7 +110,7 @@ def _document(params: dict[str, Any], version: str, found: Body | None) -> dict[
         "software": software,
         "version": version,
         "architecture": architecture,
-        "operatingSystem": params["UpdateTargetsOperatingSystem"],
+        "operatingSystem": system,
         "logLevel": params.get("UpdateAgentLogLevel", "ERROR"),
         "artifact": artifact,
     }

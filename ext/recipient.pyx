@@ -23,15 +23,9 @@ from ggfast._ext.aliases cimport alias_clear, alias_of, alias_set
 from ggfast._ext.bounds cimport SessionLimits
 from ggfast._ext.buffers cimport out_put
 from ggfast._ext.framing cimport publish5_bytes, put_ack, put_publish, put_publish5
+from ggfast._ext.pledges cimport Pledge
 from ggfast._ext.publication cimport (
-    identifier_property,
-    message_drop,
-    message_new,
-    message_size,
-    message_take,
-    remaining_s,
-    stored_now,
-    view_message,
+    identifier_property, message_drop, message_new, message_size, message_take, remaining_s, stored_now, view_message,
     view_values,
 )
 from ggfast._ext.window cimport (
@@ -65,6 +59,13 @@ cdef class Outlet:
     cdef int settle(self, bint last=False) except -1:
         """Deliver everything that still points into the source's read buffer; `last`: nothing follows in the batch."""
         return 0
+
+    def pledge(self) -> Pledge:
+        """For a target while it is handed a message: its acknowledgement waits until this is settled."""
+        if self.pledged is None:
+            self.pledged = Pledge.__new__(Pledge)
+        self.pledged.waiting += 1
+        return self.pledged
 
     cdef int end_batch(self) except -1:
         """Settle, then write what this batch collected."""

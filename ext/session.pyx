@@ -8,7 +8,9 @@ The input is parsed where it lies; `inbox` only holds the beginning of a packet 
 what waits because a target of this client is congested. Output, window and backlog: recipient.pyx.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcmp, memset
 
 cimport cython
@@ -34,31 +36,23 @@ from ggfast._ext.framing cimport (
     read_length,
     read_u16,
 )
-from ggfast._ext.publication cimport (
-    Message,
-    message_drop,
-    message_new,
-    message_payload,
-    message_properties,
-    message_size,
-    message_topic,
-    read_publish,
-    remaining_s,
-    view_values,
-)
+from ggfast._ext.outliving cimport exported, restored
+from ggfast._ext.pledges cimport Pledge
+from ggfast._ext.publication cimport message_drop, message_size, read_publish
 from ggfast._ext.recipient cimport CALL_COST, ENDED, FILTERS_COST, LIVE, NEW, OFFLINE, Outlet
 from ggfast._ext.window cimport (
-    DONE, RELEASED, SENT_ONCE, SENT_TWICE, Backlog, Flight, Queued, Receipts, Window, backlog_at, receipts_add,
-    receipts_has, receipts_remove, window_at, window_find, window_index, window_push,
+    DONE, RELEASED, SENT_ONCE, Backlog, Flight, Receipts, Window, receipts_add, receipts_has, receipts_remove,
+    window_find, window_index,
 )
 
 from ggfast._ext.framing import packet_name
-from ggfast.errors import Malformed, Violation
+from ggfast.errors import Malformed, StorageFailed, Violation
 
 cdef enum:
     BATCH_BYTES = 4 * 1024 * 1024    # `spent` in one batch; past it the input waits a turn
     CONNECT_FREE = 4096              # a CONNECT that needs no more is never refused for what others have begun
     STALL_WEIGHT = 8                 # ticks of reading that make up for one without: stalling on and off does not pay
+    OWED_MAX = 1024                  # acknowledgements that wait; past it the input waits too
     LEVEL_AT = 6                     # of the protocol level in a CONNECT, behind the name with its length
 
 
@@ -159,6 +153,9 @@ cdef class Session(Recipient):
             self.hold(blocked_on)
         elif blocked_on is self:
             self.hold(self)
+        elif self.owing >= OWED_MAX and self.owner is not None:
+            self.held = True              # until `pay`
+            self.owner.pause_reading()
         elif overspent or blocked_on is not None:
             self.hold(None)
         return 0
@@ -243,7 +240,8 @@ cdef class Session(Recipient):
                 self.on_packet(at, 1 + used, total)
             at += total
             left -= total
-            if self.state >= OFFLINE or outlet.blocked_on is not None or outlet.spent > BATCH_BYTES:
+            if (self.state >= OFFLINE or outlet.blocked_on is not None or outlet.spent > BATCH_BYTES
+                    or self.owing >= OWED_MAX):
                 break
         if at != begin:
             self.heard = True
@@ -262,9 +260,10 @@ cdef class Session(Recipient):
         self.outlet.tally.received += 1
         if view.qos == 0:
             return self.outlet.publish_view(self, &view)
+        self.outlet.pledged = None
         if view.qos == 1:
             code = self.outlet.publish_view(self, &view)
-            return self.answer(0x40, view.packet_id, code)
+            return self.owe(0x40, view.packet_id, code)
         code = 0
         if not receipts_has(&self.receipts, view.packet_id):    # delivered once, at the first receipt [MQTT-4.3.3-2]
             if self.level == 5 and self.receipts.count >= self.limits.receive_max:
@@ -278,7 +277,7 @@ cdef class Session(Recipient):
                 raise
             if code >= 0x80 and self.level == 5:
                 receipts_remove(&self.receipts, view.packet_id)  # refused: the exchange ends with the PUBREC
-        return self.answer(0x50, view.packet_id, code)
+        return self.owe(0x50, view.packet_id, code)
 
     cdef int resolve_alias(self, PublishView* view) except -1:
         """Learn an alias, or put the topic that it stands for into `view` [MQTT5-3.3.2-8 to -12]."""
@@ -353,6 +352,40 @@ cdef class Session(Recipient):
             put_ack(self.out, first_byte, packet_id)
         return self.touch()
 
+    cdef int owe(self, int first_byte, int packet_id, int code) except -1:
+        """Acknowledge a PUBLISH: now, or when it and those before it are kept."""
+        cdef Pledge pledge = self.outlet.pledged
+        if pledge is None and self.owing == 0:
+            return self.answer(first_byte, packet_id, code)
+        if pledge is None:
+            pledge = Pledge.__new__(Pledge)
+        if self.owed is None:
+            self.owed = deque()
+        pledge.first_byte, pledge.packet_id, pledge.code, pledge.owed = first_byte, packet_id, code, self
+        self.owed.append(pledge)
+        self.owing += 1
+        return 0
+
+    def pay(self):
+        """Send the acknowledgements that nothing holds up any more. A message that was not kept ends the connection of
+        a client before MQTT 5.0: it sends it again with the next [MQTT-4.4.0-1]."""
+        cdef Pledge pledge
+        while self.owing and (<Pledge> self.owed[0]).waiting == 0 and self.state == LIVE:
+            pledge = self.owed.popleft()
+            self.owing -= 1
+            if pledge.code >= 0x80 and pledge.first_byte == 0x50:
+                receipts_remove(&self.receipts, pledge.packet_id)
+            if pledge.code >= 0x80 and self.level < 5:
+                self.state = ENDED
+                self.inbox.release()
+                if self.owner is not None:
+                    self.owner.failed(StorageFailed("a message of the client could not be kept"))
+                return
+            self.answer(pledge.first_byte, pledge.packet_id, pledge.code)
+        self.flush_out()
+        if self.held and not self.kept and self.owing < OWED_MAX // 2 and self.owner is not None:
+            self.owner.resume_soon()
+
     cdef int on_release(self, int packet_id) except -1:
         cdef bint known = receipts_has(&self.receipts, packet_id)
         receipts_remove(&self.receipts, packet_id)
@@ -413,6 +446,10 @@ cdef class Session(Recipient):
         self.begun = 0
         alias_clear(&self.aliases_in)
         self.held = False
+        for pledge in self.owed or ():   # sent again it is a new message: rather twice than never
+            receipts_remove(&self.receipts, (<Pledge> pledge).packet_id)
+        self.owed = None
+        self.owing = 0
         Recipient.detach(self, offline)
 
     def tick(self, double now) -> bool:
@@ -439,61 +476,13 @@ cdef class Session(Recipient):
 
     def export(self) -> dict:
         """What must outlive the process, as plain values; `restore` takes it."""
-        cdef Py_ssize_t i
-        cdef Flight* flight
-        cdef Queued* entry
-        flights = []
-        for i in range(self.window.count):
-            flight = window_at(&self.window, i)
-            flights.append((flight.state, bool(flight.retain), *parts_of(flight.message)))
-        queued = []
-        for i in range(self.backlog.count):
-            entry = backlog_at(&self.backlog, i)
-            queued.append((entry.qos, bool(entry.retain), *parts_of(entry.message)))
-        receipts = [i for i in range(65536) if receipts_has(&self.receipts, i)] if self.receipts.count else []
-        return {"first_id": self.window.first_id, "flights": flights, "queued": queued, "receipts": receipts}
+        return exported(self)
 
     def restore(self, state):
         """Become an offline session with what `export` gave. ValueError if it does not fit together."""
-        cdef Flight* flight
-        cdef PublishView view
-        cdef bytes topic, payload, properties
-        self.drop_stored()
-        self.state = OFFLINE
-        self.clean = False
-        if not 1 <= state["first_id"] <= 65535 or len(state["flights"]) > 32768:
-            raise ValueError("the window of a stored session is not valid")
-        self.window.first_id = state["first_id"]
-        for kind, retain, topic, payload, properties, expires in state["flights"]:
-            if not DONE <= kind <= RELEASED:
-                raise ValueError(f"a stored message has state {kind}, expected 0 to 3")
-            flight = window_push(&self.window)
-            flight.state = kind
-            flight.retain = retain
-            if kind == SENT_ONCE or kind == SENT_TWICE:
-                view_values(&view, topic, payload, properties, remaining_s(expires, self.outlet.now))
-                flight.message = message_new(&view, NULL, 0, self.outlet.now)
-                self.stored_bytes += message_size(flight.message)
-        for qos, retain, topic, payload, properties, expires in state["queued"]:
-            if not 1 <= qos <= 2:
-                raise ValueError(f"a stored message has QoS {qos}, expected 1 or 2")
-            self.offer(topic, payload, qos, retain, properties, expires)
-        for packet_id in state["receipts"]:
-            if not 1 <= packet_id <= 65535:
-                raise ValueError(f"a stored packet id is {packet_id}, expected 1 to 65535")
-            receipts_add(&self.receipts, packet_id)
+        restored(self, state)
 
     @property
     def is_held(self) -> bool:
         """Whether its input waits."""
         return self.held
-
-
-cdef tuple parts_of(Message* message):
-    """(topic, payload, properties, expires) of a stored message; empty for one that need not be sent again."""
-    if message == NULL:
-        return b"", b"", b"", 0
-    return (PyBytes_FromStringAndSize(<const char*> message_topic(message), message.topic_bytes),
-            PyBytes_FromStringAndSize(<const char*> message_payload(message), message.payload_bytes),
-            PyBytes_FromStringAndSize(<const char*> message_properties(message), message.properties_bytes),
-            message.expires)

@@ -11,6 +11,7 @@ from ggfast._ext.aliases cimport AliasTable
 from ggfast._ext.bounds cimport SessionLimits
 from ggfast._ext.buffers cimport OutBuffer
 from ggfast._ext.framing cimport PublishView
+from ggfast._ext.pledges cimport Pledge
 from ggfast._ext.publication cimport Message
 from ggfast._ext.window cimport Backlog, Flight, Receipts, Window
 from ggfast._ext.wire cimport Wire
@@ -47,6 +48,7 @@ cdef class Outlet:
     cdef Py_ssize_t begun            # input of sessions that are not in yet
     cdef list touched                # sessions with output to flush at the end of the batch
     cdef list broken                 # (session, error) of those whose way out failed in this batch
+    cdef Pledge pledged              # of the message that is being handed over, or None
     cdef Tally tally
     cdef readonly int64_t now        # lane time in whole seconds, set by the broker's sweep
     cdef int publish_view(self, Recipient source, PublishView* view) except -1

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from ggfast._ext.bounds import SessionLimits
 from ggfast._ext.framing import Auth, Bare, Connect, Disconnect, Subscribe, Unsubscribe
+from ggfast._ext.pledges import Pledge
 from ggfast._ext.wire import Wire
 
 class SessionOwner(Protocol):
@@ -30,6 +31,7 @@ class SessionOwner(Protocol):
 
 class Outlet:
     now: int
+    def pledge(self) -> Pledge: ...
 
 class Recipient:
     client_id: str

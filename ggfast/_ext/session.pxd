@@ -19,6 +19,8 @@ cdef class Session(Recipient):
     cdef bint heard                      # a packet came since the last tick
     cdef bint held                       # reading is paused, `inbox` may hold whole packets
     cdef bint kept                       # by its owner, until that lets go
+    cdef object owed                     # Pledges of acknowledgements that wait, in their order; or None
+    cdef Py_ssize_t owing                # how many
 
     cdef int feed(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef Py_ssize_t handle(self, const uint8_t* at, Py_ssize_t left) except -1
@@ -29,6 +31,7 @@ cdef class Session(Recipient):
     cdef int on_ack(self, int kind, int packet_id, int code) except -1
     cdef int on_release(self, int packet_id) except -1
     cdef int answer(self, int first_byte, int packet_id, int code) except -1
+    cdef int owe(self, int first_byte, int packet_id, int code) except -1
     cdef int finish(self, object error) except -1
     cdef object note_begun(self)
     cdef int hold(self, Recipient target) except -1

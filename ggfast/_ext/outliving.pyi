@@ -1,0 +1,1 @@
+"""Face of ext/outliving.pyx: C only."""

@@ -168,6 +168,7 @@ class CloudServer:
             https=https,
             certificate=self._certificate,
             counters=counters,
+            folder=self._folder.root,
         )
         self._devices = servers
         show_devices(self._metrics, servers.mqtt.broker, counters)

@@ -10,7 +10,7 @@ steps. Between its second and the sweep it is there and not handed out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ggfast.counters import Counters
@@ -47,6 +47,7 @@ class Retained:
         self._due: dict[int, set[tuple[str, bytes]]] = {}  # second -> messages gone then
         self._swept = 0  # seconds up to this one hold nothing any more
         self._now = 0
+        self.expired: Callable[[str, bytes], None] | None = None  # called for each message that `sweep` removes
         self.count = 0
         self.bytes = 0
 
@@ -91,7 +92,10 @@ class Retained:
             while gone:
                 if removed == BROKER_SWEEP_RETAINED:
                     return removed
-                self._remove(*gone.pop())
+                source, topic = gone.pop()
+                self._remove(source, topic)
+                if self.expired is not None:
+                    self.expired(source, topic)
                 removed += 1
             self._swept += 1
         return removed

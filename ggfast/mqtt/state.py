@@ -17,6 +17,7 @@ import base64
 import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,19 @@ MAGIC_1 = b"ggfmqtt1"
 HEADER_BYTES = len(MAGIC) + 4
 
 
-def save(broker: Broker, directory: Path) -> None:
-    """Write the state of a closed broker. Blocks. Raises StorageFailed."""
-    body = orjson.dumps({"saved_at": broker.clock.wall(), "retained": _retained(broker), "sessions": _sessions(broker)})
+def save(broker: Broker, directory: Path, *, retained: bool = True, notes: Mapping[str, str] | None = None) -> None:
+    """Write the state of a closed broker. Blocks. Raises StorageFailed.
+
+    `retained=False`: those messages are kept elsewhere. `notes`: what its owner has to know of sessions, by client id.
+    """
+    body = orjson.dumps(
+        {
+            "saved_at": broker.clock.wall(),
+            "retained": _retained(broker) if retained else [],
+            "sessions": _sessions(broker),
+            "notes": dict(notes or {}),
+        }
+    )
     data = MAGIC + crc32c(body).to_bytes(4, "little") + body
     path = directory / FILE_NAME
     new = path.with_suffix(".new")
@@ -61,11 +72,11 @@ def save(broker: Broker, directory: Path) -> None:
         raise StorageFailed(f"the broker's state could not be written to {path}: {error}.") from error
 
 
-def load(broker: Broker, directory: Path) -> bool:
+def load(broker: Broker, directory: Path, notes: dict[str, str] | None = None) -> bool:
     """Fill a fresh broker from the file, and remove the file: it holds only until the broker changes anything.
 
     False if there is none, or if it was corrupt (reported, moved aside as `broker-state.corrupt`). Blocks.
-    Raises StorageFailed if it cannot be read.
+    Raises StorageFailed if it cannot be read. `notes` is filled with those of `save`.
     """
     path = directory / FILE_NAME
     try:
@@ -79,7 +90,8 @@ def load(broker: Broker, directory: Path) -> bool:
         passed_s = max(0.0, broker.clock.wall() - float(document.get("saved_at", math.inf)))
         sessions = [_session_of(broker, entry, passed_s) for entry in document["sessions"]]
         retained = [_retained_of(broker, entry, passed_s) for entry in document["retained"]]
-    except (CorruptRecord, KeyError, TypeError, ValueError) as error:
+        noted = {str(name): str(note) for name, note in document.get("notes", {}).items()}
+    except (AttributeError, CorruptRecord, KeyError, TypeError, ValueError) as error:
         aside = path.with_suffix(".corrupt")
         path.replace(aside)
         broker.counters.add("broker.corrupt_state")
@@ -98,6 +110,8 @@ def load(broker: Broker, directory: Path) -> bool:
             will=stored.will,
             will_in_s=stored.will_in_s,
         )
+    if notes is not None:
+        notes.update(noted)
     path.unlink()
     return True
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from cloud_desk import ACCOUNT, REGION, Desk, authority
 
+from ggfast._ext.routes import Router
 from ggfast._ext.session import Session
 from ggfast.cloud.devices.discovery import discover
 from ggfast.cloud.devices.identity import Identities, Identity, certificate_id_of, load
@@ -189,6 +190,7 @@ class Held:
 
     def __init__(self) -> None:
         self.said: list[bool] = []
+        self.router = Router(True)
 
     def wait(self, on: bool) -> None:
         self.said.append(on)

@@ -153,6 +153,10 @@ class Identities:
             self._make_room()
         return found
 
+    async def reload(self, certificate_ids: Iterable[str]) -> None:
+        """Look certificates up again, or for the first time, as after a change in the registry."""
+        await self._reload(list(certificate_ids))
+
     def keep(self, certificate_id: str) -> None:
         """Do not forget a certificate until `let_go`, which follows once for each call."""
         self._kept[certificate_id] += 1
@@ -173,8 +177,8 @@ class Identities:
         if isinstance(event, CertificateEnded):
             self._note([event.certificate_id])
             self._known.pop(event.certificate_id, None)
+            self._changed()  # before: the wills of its clients must not go out by remembered permissions
             self._ended(event.certificate_id)
-            self._changed()
         elif isinstance(event, PermissionsChanged):
             self._note([event.certificate_id] if event.certificate_id else list(self._looks))
             names = [event.certificate_id] if event.certificate_id else list(self._known)
@@ -203,13 +207,16 @@ class Identities:
             found = await self._store.read(lambda tx: [load(tx, name) for name in names])
         except OperatingError as error:
             logger.error("changed permissions could not be read; they count as none: %s", error)
+        ended = []
         for name, identity in zip(names, found, strict=True):
-            if identity is None:
-                self._known.pop(name, None)
-                self._ended(name)
-            else:
+            before = self._known.pop(name, None)
+            if identity is not None:
                 self._known[name] = identity
+            if identity is None or (before is not None and before.home != identity.home):
+                ended.append(name)  # in another region its clients are others
         self._changed()
+        for name in ended:
+            self._ended(name)
 
     def _make_room(self) -> None:
         spare = len(self._known) - len(self._kept) - DEVICE_IDENTITIES_MAX

@@ -1,6 +1,7 @@
 """MQTT for devices: the product's broker, with IoT policies as its authoriser and shadows and jobs behind it.
 
     CONNECT -> certificate's identity -> iot:Connect -> source "<account>/<region>/<client id>"
+                                      -> the session that was kept, if it is this certificate's
     PUBLISH -> iot:Publish -> subscribers with iot:Receive
                            -> $aws/things/+/(shadow|jobs)/... -> Requests -> the store -> events.Publish -> subscribers
 
@@ -15,6 +16,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from ggfast._ext.framing import NOT_AUTHORIZED
 from ggfast._ext.routes import Router
@@ -29,8 +31,9 @@ from ggfast.cloud.shadows import topics as shadow_topics
 from ggfast.cloud.store.interface import Store
 from ggfast.cloud.surroundings import Surroundings
 from ggfast.counters import Counters
-from ggfast.errors import PeerError
+from ggfast.errors import PeerError, StorageFailed
 from ggfast.limits import KIB, V1_PAYLOAD_BYTES_MAX, V1_TOPIC_BYTES_MAX, V1_TOPIC_SLASHES_MAX
+from ggfast.mqtt import state
 from ggfast.mqtt.broker import Broker
 from ggfast.mqtt.hooks import Accepted, Client, ConnectInfo, Refused
 from ggfast.mqtt.limits import BrokerLimits
@@ -90,14 +93,18 @@ class Permissions:
 
     def _allows(self, source: str, action: str, resource: str) -> bool:
         identity = self.identity(source)
-        return identity is not None and identity.allows(action, identity.arn_of("iot", resource), client_of(source))
+        if identity is None or identity.home != home_of(source):
+            return False
+        return identity.allows(action, identity.arn_of("iot", resource), client_of(source))
 
 
 class DeviceBroker:
     """The broker with everything around it. `start` begins to listen on a bound socket, `stop` ends it."""
 
-    def __init__(self, cloud: Surroundings, store: Store, counters: Counters) -> None:
+    def __init__(self, cloud: Surroundings, store: Store, counters: Counters, folder: Path | None = None) -> None:
+        """`folder`: where persistent sessions are from an orderly stop to the next start; None: nowhere."""
         self._store = store
+        self._folder = folder
         self._counters = counters
         self._permissions = Permissions()
         self.identities = Identities(store, self._permissions_changed, self._certificate_ended)
@@ -122,17 +129,46 @@ class DeviceBroker:
     async def start(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         """Let clients in; called again, by another context from now on, and nobody is disconnected."""
         before = list(self.broker.listeners)
+        if not before:
+            await self.take_up()
         await self.broker.serve(sock, context)
         for listener in before:
             listener.close()
 
     async def stop(self) -> None:
-        """Disconnect everybody, do what they asked for, keep what they retained."""
+        """Disconnect everybody, do what they asked for, keep what they retained, and their sessions."""
         self._sweep.cancel()
         self.broker.close()
         await self._requests.close()
         await self._retained.close()
         await self.identities.close()
+        if self._folder is not None:
+            certificates = self._permissions.certificates
+            notes = {name: certificates[name] for name in self.broker.sessions_away() if name in certificates}
+            try:
+                state.save(self.broker, self._folder, retained=False, notes=notes)
+            except StorageFailed as error:
+                logger.error("persistent sessions end with this process: %s", error)
+
+    async def take_up(self) -> None:
+        """Go on with the sessions of the last orderly stop, each with the certificate its client came with."""
+        notes: dict[str, str] = {}
+        try:
+            if self._folder is None or not state.load(self.broker, self._folder, notes):
+                return
+        except StorageFailed as error:
+            logger.error("persistent sessions of the last run are not taken up: %s", error)
+            return
+        for source in self.broker.sessions_away():
+            if source in notes:
+                self._permissions.certificates[source] = notes[source]
+                self.identities.keep(notes[source])
+            else:
+                self.broker.absent.end(source)
+        await self.identities.reload(set(notes.values()))
+        for source, certificate_id in notes.items():
+            if self.identities.get(certificate_id) is None:
+                self.broker.absent.end(source)
 
     # --- hooks -----------------------------------------------------------------------------------------
 
@@ -147,6 +183,10 @@ class DeviceBroker:
         if not identity.allows("iot:Connect", identity.arn_of("iot", f"client/{info.client_id}"), info.client_id):
             return Refused(NOT_AUTHORIZED, f"The certificate's policies do not allow iot:Connect as {info.client_id}.")
         source = f"{identity.home}/{info.client_id}"
+        if self._permissions.certificates.get(source, certificate_id) != certificate_id:
+            # Filters and messages of what was let in by another certificate: this one's policies never allowed them.
+            self.broker.disconnect(source)
+            self.broker.forget(source)
         self._entering = (source, certificate_id)
         return Accepted(source, source)
 

@@ -27,8 +27,11 @@ class Asked:
     identify: Callable[[str], Awaitable[Identity]]
 
     async def again(self) -> Asked:
-        """The same request, with what the certificate may do now. Raises Fault if it is not good any more."""
+        """The same request, with what the certificate may do now. Raises Fault if it is not good any more, or is now
+        that of another region."""
         identity = await self.identify(self.identity.certificate_id)
+        if identity.home != self.identity.home:
+            raise Fault("UnauthorizedException", "The client certificate is now another region's.", status=401)
         return Asked(identity, self.request, self.params, self.identify)
 
     def query(self, name: str, default: str = "") -> str:

@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from ggfast.cloud.certificate import ServerCertificate
 from ggfast.cloud.devices.https import DeviceHttps
@@ -34,6 +35,7 @@ HTTP_PROTOCOLS = ["x-amzn-http-ca", "http/1.1"]
 class DeviceServers:
     """`start` once, `stop` once. The sockets are bound, and stay the caller's.
 
+    `folder` is where MQTT sessions are while nobody serves.
     `certificate()` gives the server certificate that is good now, made anew when it is about to end; it blocks.
     """
 
@@ -47,6 +49,7 @@ class DeviceServers:
         https: socket.socket,
         certificate: Callable[[], ServerCertificate],
         counters: Counters,
+        folder: Path,
     ) -> None:
         self._cloud = cloud
         self._store = store
@@ -56,7 +59,7 @@ class DeviceServers:
         self._contexts: list[ssl.SSLContext] = []
         self._renewal: asyncio.Task[None] | None = None
         self.counters = counters
-        self.mqtt = DeviceBroker(cloud, store, counters)
+        self.mqtt = DeviceBroker(cloud, store, counters, folder)
         self.https = DeviceHttps(cloud, store, dispatcher, self.mqtt.identities, counters)
         self.up = False
 

@@ -68,7 +68,7 @@ def get_retained_message(call: Call) -> Reply:
     topic = call.params["topic"]
     call.permit("GetRetainedMessage", call.arn(f"topic/{topic}", "iot"))
     body = call.tx.get(retained.RETAINED, call.home, topic)
-    if body is None:
+    if body is None or 0 < body.get("until", 0) <= call.cloud.clock.wall():
         raise Fault("ResourceNotFoundException", f"No retained message exists for topic: '{topic}'", status=404)
     members = {"topic": topic, "payload": body["payload"], "qos": body["qos"]}
     return Reply(members | {"lastModifiedTime": int(body["at"] * 1_000)})

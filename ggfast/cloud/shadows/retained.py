@@ -17,20 +17,38 @@ RETAINED = "retained"
 
 @dataclass(frozen=True, slots=True)
 class RetainedMessage:
-    """One retained message; `at` is when it was published, in seconds since 1970."""
+    """One retained message; `at` is when it was published, `until` when it is gone (0: never), both in seconds since
+    1970. `properties` are those of MQTT 5.0, as the broker forwards them."""
 
     topic: str
     payload: bytes
     qos: int
     at: float
+    properties: bytes = b""
+    until: float = 0.0
 
 
-def put(tx: Transaction, home: str, topic: str, payload: bytes, qos: int, at: float) -> None:
+def put(
+    tx: Transaction,
+    home: str,
+    topic: str,
+    payload: bytes,
+    qos: int,
+    at: float,
+    *,
+    properties: bytes = b"",
+    until: float = 0.0,
+) -> None:
     """Keep a message, in place of the topic's last; an empty payload removes it (MQTT 3.3.1.3)."""
     if not payload:
         delete(tx, home, topic)
         return
-    tx.put(RETAINED, home, topic, {"payload": base64.b64encode(payload).decode(), "qos": qos, "at": at})
+    body = {"payload": base64.b64encode(payload).decode(), "qos": qos, "at": at}
+    if properties:
+        body["properties"] = base64.b64encode(properties).decode()
+    if until:
+        body["until"] = until
+    tx.put(RETAINED, home, topic, body)
 
 
 def get(tx: Transaction, home: str, topic: str) -> RetainedMessage | None:
@@ -51,4 +69,7 @@ def list_page(tx: Transaction, home: str, *, limit: int, token: str | None = Non
 
 def from_body(topic: str, body: dict[str, Any]) -> RetainedMessage:
     """The message of a document."""
-    return RetainedMessage(topic, base64.b64decode(body["payload"]), body["qos"], body["at"])
+    properties = base64.b64decode(body.get("properties", ""))
+    return RetainedMessage(
+        topic, base64.b64decode(body["payload"]), body["qos"], body["at"], properties, body.get("until", 0.0)
+    )

@@ -233,7 +233,8 @@ def children(event):
     rest()
 
 def flood(event):
-    page = "\n".join(["x" * 500] * 100)  # in one call: on a slow machine too it prints faster than is read
+    # Few bytes a line and many lines a call: on a slow machine too it prints more of them than are taken in a second.
+    page = "\n".join(["x" * 200] * 500)
     while True:
         print(page)
 
@@ -359,18 +360,8 @@ def ends(core: Core, name: str) -> list[dict[str, Any]]:
     return [report for report in reports if report["functionArn"] == function_arn(name)]
 
 
-def daemon_kb(core: Core, seconds: float = patience(3.0)) -> int:
-    """The daemon's own memory, what it shares with nobody: the least of some seconds, when buffers are given back."""
-    readings = []
-    until = time.monotonic() + seconds
-    while not readings or time.monotonic() < until:
-        readings.append(sum(private_kb(core)))
-        time.sleep(0.1)
-    return min(readings)
-
-
 def private_kb(core: Core) -> tuple[int, int]:
-    """The same at this moment: pages of files that nobody else has mapped just now, and all others."""
+    """The daemon's own memory: pages of files that nobody else has mapped just now, and all others."""
     lines = Path(f"/proc/{core.daemon_pid()}/smaps_rollup").read_text().splitlines()
     sizes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Private_")}
     return sizes["Private_Clean"], sizes["Private_Dirty"]

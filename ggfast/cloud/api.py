@@ -64,6 +64,7 @@ class Exchange:
     key_id: str = ""
     code: str = ""
     received: int = 0
+    file_bytes: int = 0  # of a file in the answer
 
 
 class Api:
@@ -105,6 +106,8 @@ class Api:
         finally:
             self.under_way -= 1
         self._note(exchange, found)
+        if found.file is not None:
+            return web.FileResponse(found.file, headers=found.headers)
         response = web.Response(status=found.status, headers=found.headers, body=found.body)
         if found.status in (408, 413):
             response.force_close()  # the rest of the body is not worth reading
@@ -190,7 +193,7 @@ class Api:
     async def _show_metrics(self, http: web.BaseRequest, exchange: Exchange) -> Answer:
         """From this machine without a key, from elsewhere with a signature (any scope) of a key that may
         `ggfast:GetMetrics`."""
-        if not _is_loopback(exchange.source):
+        if not is_loopback(exchange.source):
             request = exchange.request
             claim = read_claim(request.headers)
             identity = await self._access.identify(claim, request.headers, exchange.source)
@@ -211,9 +214,10 @@ class Api:
             raise Fault(
                 "AccessDeniedException", "The link is not one of ours, or has ended; ask for a new one.", status=403
             )
-        content = await asyncio.to_thread(self._cloud.artifacts.read, digest)
+        file = await asyncio.to_thread(self._cloud.artifacts.checked, digest)
         headers = {"Content-Type": "application/octet-stream", "x-amzn-RequestId": exchange.request_id}
-        return Answer(200, headers, content)
+        exchange.file_bytes = self._cloud.artifacts.size(digest)
+        return Answer(200, headers, b"", file)
 
     # --- what is kept about it -------------------------------------------------------------------------
 
@@ -231,7 +235,7 @@ class Api:
             status=found.status,
             error=exchange.code,
             received=exchange.received,
-            sent=len(found.body),
+            sent=len(found.body) + exchange.file_bytes,
             seconds=seconds,
         )
 
@@ -246,7 +250,8 @@ def _request(http: web.BaseRequest) -> Request:
     return Request(http.method, path, query, headers)
 
 
-def _is_loopback(source: str) -> bool:
+def is_loopback(source: str) -> bool:
+    """Whether an address is this machine's own."""
     try:
         return ipaddress.ip_address(source).is_loopback
     except ValueError:

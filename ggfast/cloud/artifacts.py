@@ -66,10 +66,22 @@ class ArtifactFolder:
         try:
             content = self.path(digest).read_bytes()
         except OSError as error:
-            raise StorageFailed(f"the artifact {digest} cannot be read: {error}.") from error
+            raise _unreadable(digest, error) from error
         if hashlib.sha256(content).hexdigest() != digest:
-            raise StorageFailed(f"the artifact {digest} is damaged.", hint="Restore it from a backup.")
+            raise _damaged(digest)
         return content
+
+    def checked(self, digest: str) -> Path:
+        """See `surroundings.Artifacts`."""
+        path = self.path(digest)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(digest, error) from error
+        if found != digest:
+            raise _damaged(digest)
+        return path
 
     def size(self, digest: str) -> int:
         """See `surroundings.Artifacts`."""
@@ -83,6 +95,14 @@ class ArtifactFolder:
         if _DIGEST.fullmatch(digest) is None:
             raise StorageFailed(f"{digest[:80]!r} is no SHA-256 in hex")
         return self._folder / digest[:2] / digest
+
+
+def _unreadable(digest: str, error: OSError) -> StorageFailed:
+    return StorageFailed(f"the artifact {digest} cannot be read: {error}.")
+
+
+def _damaged(digest: str) -> StorageFailed:
+    return StorageFailed(f"the artifact {digest} is damaged.", hint="Restore it from a backup.")
 
 
 def _sync_directory(path: Path) -> None:

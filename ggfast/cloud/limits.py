@@ -33,6 +33,7 @@ BUCKETS_MAX = 4_096  # keys and addresses whose rates are remembered; the one un
 KEYS_CACHED_MAX = 1_024  # access keys with opened secret in memory
 KEY_CACHED_S = 2.0  # after it a key is looked up again: another process (the command line) may have changed it
 CONNECTIONS_MAX = 1_024  # of the API at once; more are closed unanswered
+CONNECTIONS_OF_ONE_MAX = 256  # of one address, so that it cannot keep everybody else out
 IDLE_CONNECTION_S = 75.0  # without a whole request head, new connections included
 BODY_S = 20.0  # for a body, and more for what has come of a long one:
 BODY_BYTES_PER_S = 64 * 1_024  # slower senders are given up

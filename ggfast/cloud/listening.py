@@ -6,14 +6,18 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from ggfast.cloud.api import Api
+from ggfast.cloud.api import Api, is_loopback
 from ggfast.cloud.certificate import ServerCertificate
 from ggfast.cloud.limits import (
     CONNECTIONS_MAX,
+    CONNECTIONS_OF_ONE_MAX,
     HEADER_BYTES_MAX,
     IDLE_CONNECTION_S,
     STOP_S,
@@ -24,15 +28,32 @@ logger = logging.getLogger("ggfast.cloud.api")
 
 
 class _Server(web.Server):
-    """aiohttp's low-level server that takes CONNECTIONS_MAX connections."""
+    """aiohttp's low-level server that takes CONNECTIONS_MAX connections, CONNECTIONS_OF_ONE_MAX from one address but
+    this machine's own: what comes from there may be a proxy's."""
 
-    refused = 0
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any) -> None:
+        super().__init__(handler, **options)
+        self.refused = 0
+        self._sources: dict[RequestHandler, str] = {}
+        self._of_source: Counter[str] = Counter()
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > CONNECTIONS_MAX:
+        source = str((transport.get_extra_info("peername") or ("",))[0])
+        self._sources[handler] = source
+        self._of_source[source] += 1
+        many = self._of_source[source] > CONNECTIONS_OF_ONE_MAX and not is_loopback(source)
+        if many or len(self._connections) > CONNECTIONS_MAX:
             self.refused += 1
             transport.abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        source = self._sources.pop(handler, None)
+        if source is not None:
+            self._of_source[source] -= 1
+            if not self._of_source[source]:
+                del self._of_source[source]
 
 
 class ApiListener:

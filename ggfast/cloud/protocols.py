@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -43,11 +44,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back."""
+    """What goes back: `body`, or what is in `file`, which is sent piece by piece and never all in memory."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ class Artifacts(Protocol):
     def read(self, digest: str) -> bytes:
         """The content. Blocks. Raises StorageFailed for an unknown or damaged one."""
 
+    def checked(self, digest: str) -> Path:
+        """Where the file lies, once all of it has been read and is what it should be. Blocks. Raises StorageFailed."""
+
     def size(self, digest: str) -> int:
         """Its bytes, -1 if there is none."""
 

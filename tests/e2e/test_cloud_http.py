@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import ssl
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,25 @@ def test_artifact_links_need_their_token(cloud: CloudProcess) -> None:
     for path in (f"/artifacts/{'a' * 64}", f"/artifacts/{'a' * 64}?token=x", "/artifacts/../cloud.json?token="):
         status, _, body = send(cloud, "GET", path, sign=False)
         assert (status, body["__type"]) == (403, "AccessDeniedException")
+
+
+def test_code_comes_by_its_link_and_not_when_it_is_damaged(cloud: CloudProcess) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("f.py", "def h(event, context): pass\n" * 20_000)
+    role = f"arn:aws:iam::{cloud.account}:role/r"
+    client = cloud.client("lambda")
+    client.create_function(
+        FunctionName="linked", Runtime="python3.11", Role=role, Handler="f.h", Code={"ZipFile": packed.getvalue()}
+    )
+    link = client.get_function(FunctionName="linked")["Code"]["Location"]
+    path = link.partition("/artifacts/")[2]
+    status, headers, body = send(cloud, "GET", f"/artifacts/{path}", sign=False)
+    assert (status, body) == (200, packed.getvalue())
+    assert headers["content-type"] == "application/octet-stream"
+    digest = path.partition("?")[0]
+    (cloud.folder / "artifacts" / digest[:2] / digest).write_bytes(packed.getvalue()[:-1])
+    assert send(cloud, "GET", f"/artifacts/{path}", sign=False)[0] == 503
 
 
 def test_one_server_for_a_folder_and_a_backup_of_it(cloud: CloudProcess, tmp_path: Path) -> None:

@@ -107,3 +107,20 @@ def test_the_functions_figures_of_every_runtime(tmp_path: Path) -> None:
     for kind in ("plain", "sdk"):
         assert 0 < by_runtime["pinned"][kind]["unique_kb"] <= by_runtime["pinned"][kind]["added_kb"] + 1024
     assert "cold start" in done.stdout
+
+
+def test_the_control_planes_figures() -> None:
+    command = [sys.executable, "-m", "bench", "cloud", "--cores", "20", "--deployments", "5", "--repeat", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["cores"], found["deployments"]) == (20, 5)
+    assert found["made_per_s"] > 0 and found["deployed_per_s"] > 0
+    reads = {"ListGroups", "ListCoreDefinitions", "ListDeployments", "ListThings", "GetGroup", "DescribeThing"}
+    assert set(found["requests"]) == reads | {"UpdateGroup"}
+    for figures in found["requests"].values():
+        assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["max_ms"]
+    assert found["all_groups"]["pages"] == 1 and found["all_groups"]["longest_page_ms"] > 0
+    for state in ("empty", "full"):
+        memory = found["memory_mb"][state]
+        assert 0 < memory["pss"] <= memory["rss"] <= memory["rss_max"]

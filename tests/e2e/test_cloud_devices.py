@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ggfast.cli.cloud import main
 from tests.e2e.cloud_device import EVERYTHING, Device
-from tests.e2e.cloud_process import ACCOUNT, REGION, CloudProcess
+from tests.e2e.cloud_process import ACCOUNT, REGION, CloudProcess, run_cloud
 from tests.e2e.cloud_tools import fetched
 from tests.patience import patience
 
@@ -366,3 +371,132 @@ def test_a_core_gets_keys_of_its_groups_role_and_a_device_those_of_a_role_alias(
     assert "sessionToken" in device.http("GET", alias, x_amzn_iot_thingname="lamp").json["credentials"]
     assert device.http("GET", alias, x_amzn_iot_thingname="gateway").status == 403
     assert device.http("GET", "/role-aliases/none/credentials").status == 404
+
+
+# --- packages ------------------------------------------------------------------------------------------
+
+
+def packed(size: int) -> bytes:
+    """The code of a function, or a model: a zip of at least `size` bytes."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("handler.py", "def main(event, context):\n    return event\n")
+        members.writestr("data", os.urandom(size))
+    return archive.getvalue()
+
+
+def deployed(core: Device, group: tuple[str, str]) -> list[dict[str, Any]]:
+    """Deploy; the artifacts that the core is told of."""
+    made = core.cloud.client("greengrass").create_deployment(
+        GroupId=group[0], GroupVersionId=group[1], DeploymentType="NewDeployment"
+    )
+    answer = core.http("GET", f"/greengrass/things/{core.thing}/deployment?wait=20")
+    assert answer.status == 200 and answer.json["id"] == made["DeploymentId"]
+    return list(answer.json["artifacts"])
+
+
+def test_code_and_models_travel_to_their_core_and_to_no_other(cloud: CloudProcess, tmp_path: Path) -> None:
+    greengrass, owner, rival = cloud.client("greengrass"), Device.make(cloud, "owner"), Device.make(cloud, "rival")
+    code, model = packed(300_000), packed(50_000)
+    function = cloud.client("lambda").create_function(
+        FunctionName="packed",
+        Runtime="python3.8",
+        Handler="handler.main",
+        Role=f"arn:aws:iam::{ACCOUNT}:role/none",
+        Code={"ZipFile": code},
+        Publish=True,
+    )
+    configuration = {"MemorySize": 16_384, "Timeout": 3, "Pinned": False}
+    entry = {"FunctionArn": function["FunctionArn"], "Id": "f", "FunctionConfiguration": configuration}
+    functions = greengrass.create_function_definition(InitialVersion={"Functions": [entry]})
+    (tmp_path / "m.zip").write_bytes(model)
+    run_cloud("add-object", cloud.folder, "https://s3.amazonaws.com/models/m.zip", tmp_path / "m.zip")
+    data = {"S3Uri": "s3://models/m.zip", "DestinationPath": "/model"}
+    container = {"S3MachineLearningModelResourceData": data}
+    resources = greengrass.create_resource_definition(
+        InitialVersion={"Resources": [{"Id": "m", "Name": "model", "ResourceDataContainer": container}]}
+    )
+    group_id, version = make_group(owner, name="owner")
+    before = greengrass.get_group_version(GroupId=group_id, GroupVersionId=version)["Definition"]
+    version = greengrass.create_group_version(
+        GroupId=group_id,
+        CoreDefinitionVersionArn=before["CoreDefinitionVersionArn"],
+        FunctionDefinitionVersionArn=functions["LatestVersionArn"],
+        ResourceDefinitionVersionArn=resources["LatestVersionArn"],
+    )["Version"]
+    digests = {hashlib.sha256(content).hexdigest(): content for content in (code, model)}
+    found = deployed(owner, (group_id, version))
+    assert {entry["digest"]: entry["size"] for entry in found} == {name: len(text) for name, text in digests.items()}
+    assert deployed(rival, make_group(rival, name="rival")) == []
+    for digest, content in digests.items():
+        path = f"/greengrass/artifacts/{digest}"
+        whole = owner.http("GET", path)
+        assert (whole.status, whole.body == content) == (200, True)
+        part = owner.http("GET", path, Range="bytes=1000-1999")
+        assert (part.status, part.body == content[1_000:2_000]) == (206, True)
+        rest = owner.http("GET", path, Range=f"bytes={len(content) - 7}-")
+        assert (rest.status, rest.body) == (206, content[-7:])
+        assert owner.http("GET", path, Range=f"bytes={len(content)}-").status == 416
+        assert rival.http("GET", path).status == 404
+        assert rival.http("GET", path, Range="bytes=0-9").status == 404
+        assert rival.http("GET", path, certificate=False).status == 401
+    assert owner.http("GET", "/greengrass/artifacts/..%2Fstore.db").status == 404
+
+
+def test_a_core_fetches_the_software_that_an_update_job_names(
+    cloud: CloudProcess, core: Device, tmp_path: Path
+) -> None:
+    content = os.urandom(70_000)
+    (tmp_path / "release").write_bytes(content)
+    release = (cloud.folder, "armv7l", "raspbian", "9.9.9", tmp_path / "release")
+    made = json.loads(run_cloud("add-software", *release, "--json").stdout)
+    assert made["sha256"] == hashlib.sha256(content).hexdigest()
+    job = cloud.client("greengrass").create_software_update_job(
+        S3UrlSignerRole=f"arn:aws:iam::{ACCOUNT}:role/signer",
+        SoftwareToUpdate="core",
+        UpdateTargets=[core.arn],
+        UpdateTargetsArchitecture="armv7l",
+        UpdateTargetsOperatingSystem="raspbian",
+    )
+    assert job["PlatformSoftwareVersion"] == "9.9.9"
+    artifact = json.loads(cloud.client("iot").get_job_document(jobId=job["IotJobId"])["document"])["artifact"]
+    assert (artifact["sha256"], artifact["size"]) == (made["sha256"], len(content))
+    assert core.http("GET", artifact["path"]).body == content
+    assert core.http("GET", artifact["path"].replace("9.9.9", "9.9.8")).status == 404
+    assert core.http("GET", artifact["path"].replace("raspbian", "openwrt")).status == 404
+    narrow = Device.make(cloud, "narrow", {"Effect": "Allow", "Action": "iot:*", "Resource": "*"})
+    assert narrow.http("GET", artifact["path"]).status == 403
+
+
+def test_files_that_cannot_be_registered_are_named(
+    cloud: CloudProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for words, named in (
+        (("add-object", cloud.folder, "http://x/y", tmp_path / "file"), "URI"),
+        (("add-object", cloud.folder, "s3://bucket/key", tmp_path / "none"), "none"),
+        (("add-object", cloud.folder, "s3://bucket/key", tmp_path / "file", "--region", "x"), "--region"),
+        (("add-software", cloud.folder, "x86_64", "openwrt", "1", tmp_path / "file"), "openwrt/x86_64"),
+        (("add-software", cloud.folder, "x86_64", "ubuntu", "a/b", tmp_path / "file"), "VERSION"),
+    ):
+        assert main([str(word) for word in words]) == 1
+        assert named in capsys.readouterr().err
+
+
+def test_a_restart_keeps_retained_messages_shadows_and_deployments(tmp_path: Path) -> None:
+    with CloudProcess(tmp_path / "cloud") as cloud:
+        core = Device.make(cloud, "gateway")
+        deployed(core, make_group(core))
+        deployment = core.http("GET", "/greengrass/things/gateway/deployment").json
+        with core.mqtt() as client:
+            for topic, payload in (("one", b"first"), ("one", b"second"), ("gone", b"x"), ("gone", b"")):
+                assert client.publish(f"kept/{topic}", payload, retain=True) == 0
+        assert core.http("POST", "/things/gateway/shadow?name=s", {"state": {"desired": {"on": True}}}).status == 200
+        cloud.restart()
+        with core.mqtt() as client:
+            client.subscribe("kept/#")
+            assert client.take() == ("kept/one", b"second")
+            client.publish("kept/marker", b"m")
+            assert client.take() == ("kept/marker", b"m")
+        assert core.http("GET", "/things/gateway/shadow?name=s").json["state"]["desired"] == {"on": True}
+        assert core.http("GET", "/greengrass/things/gateway/deployment").json == deployment

@@ -77,6 +77,25 @@ class _Server(web.Server):
             transport.abort()
 
 
+class _File(web.FileResponse):
+    """aiohttp's answer with a file or a range of it, its length written as the byte rules want it, 0 for a refusal."""
+
+    @property
+    def content_length(self) -> int | None:
+        return super().content_length
+
+    @content_length.setter
+    def content_length(self, value: int | None) -> None:
+        self.headers.popall("content-length", None)
+        if value is not None:
+            self.headers["content-length"] = str(value)
+
+    def set_status(self, status: int, reason: str | None = None) -> None:
+        super().set_status(status, reason)
+        if status >= 400:
+            self.content_length = 0  # without a length it would be chunked
+
+
 class DeviceHttps:
     """See the module. `start` begins to listen on a bound socket, `stop` ends what is under way."""
 
@@ -194,7 +213,8 @@ def _too_large(most: int) -> Fault:
 
 def _of_reply(reply: Reply | FileReply, request_id: str) -> web.StreamResponse:
     if isinstance(reply, FileReply):
-        return web.FileResponse(reply.path, headers={**reply.headers, "content-type": "application/octet-stream"})
+        fixed = {"Content-Type": "application/octet-stream", "x-amzn-RequestId": request_id}
+        return _File(reply.path, headers={**fixed, **reply.headers})
     body = reply.raw if reply.raw is not None else orjson.dumps(reply.members)
     return _response(reply.status or 200, {"x-amzn-RequestId": request_id, **reply.headers}, body)
 

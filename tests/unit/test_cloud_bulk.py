@@ -20,6 +20,7 @@ from ggfast.cloud.deploy.objects import register_object
 from ggfast.cloud.events import BulkDeploymentWaiting
 from ggfast.cloud.greengrass import GREENGRASS
 from ggfast.cloud.limits import BULK_ATTEMPTS_MAX, BULK_RECORDS_PER_STEP, BULK_RETRY_S
+from ggfast.cloud.operations import Principal
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bulk"
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -260,6 +261,27 @@ def test_the_input_may_be_an_artifact_or_a_registered_object(fleet: Fleet) -> No
     fleet.core_says(reports(fleet, bulk)[0], "Success")
     fleet.desk.change(lambda tx: register_object(tx, HOME, "s3://fleet/input.txt", digest, len(content)))
     bulk = start(fleet, "https://fleet.s3-eu-west-1.amazonaws.com/input.txt")
+    run(fleet)
+    assert numbers(fleet, bulk) == ("Completed", 1, 0, 0)
+
+
+def test_who_may_not_deploy_a_group_may_not_do_it_in_bulk_either(fleet: Fleet) -> None:
+    mine, other = groups(fleet, 2)
+    forbidden = f"arn:aws:greengrass:{REGION}:{ACCOUNT}:/greengrass/groups/{other['GroupId']}"
+    narrow = Principal("arn:n", "n", lambda action, arn: (action, arn) != ("greengrass:CreateDeployment", forbidden))
+    content = orjson.dumps(record(mine)) + b"\n{\n" + orjson.dumps(record(other))
+    digest = fleet.desk.cloud.artifacts.keep(content)
+    fleet.desk.change(lambda tx: register_object(tx, HOME, "s3://fleet/both", digest, len(content)))
+    for uri in (lines(content), f"artifact:{digest}", "s3://fleet/both"):
+        asked = {"ExecutionRoleArn": ROLE, "InputFileUri": uri}
+        fault = fleet.desk.refused("StartBulkDeployment", who=narrow, **asked)
+        assert (fault.status, forbidden in fault.message) == (403, True)
+    assert fleet.desk.call("ListBulkDeployments")["BulkDeployments"] == []
+    bulk = start(fleet, "s3://fleet/later", who=narrow)
+    fleet.desk.change(lambda tx: register_object(tx, HOME, "s3://fleet/later", digest, len(content)))
+    run(fleet)
+    assert numbers(fleet, bulk)[0] == "Failed", "what it leads to afterwards was never looked at"
+    bulk = start(fleet, lines(record(mine)), who=narrow)
     run(fleet)
     assert numbers(fleet, bulk) == ("Completed", 1, 0, 0)
 

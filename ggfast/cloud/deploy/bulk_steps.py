@@ -13,6 +13,7 @@ faults that pass by themselves are tried again: another deployment of the same g
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,28 @@ def open_bulk(tx: Transaction, home: str) -> Document | None:
     return found[0] if found else None
 
 
+def fixed_input(tx: Transaction, home: str, source: dict[str, str]) -> dict[str, str]:
+    """The input with the digest of what its address means now: a later registration changes nothing any more."""
+    found = find_object(tx, home, source["address"]) if not source["digest"] else None
+    return source | ({"digest": found["digest"]} if found else {})
+
+
+def groups_in(cloud: Surroundings, source: dict[str, str]) -> set[str]:
+    """Ids of the groups that an input names; none for one that will fail. Blocks for a file."""
+    digest = source["digest"]
+    if not digest or cloud.artifacts.size(digest) > BULK_INPUT_BYTES_MAX:
+        return set()
+    try:
+        lines = _lines(cloud.artifacts.read(digest))
+    except StorageFailed:
+        return set()
+    groups = set()
+    for line in lines if len(lines) <= BULK_RECORDS_MAX else ():
+        with suppress(ValueError):
+            groups.add(_parsed(line)["GroupId"])
+    return groups
+
+
 async def run_bulk_deployments(store: Store, cloud: Surroundings) -> bool:
     """One step of every open bulk deployment; whether there is more to do at once. Call it again at once then, else
     every BULK_LOOK_S. Raises StorageFailed."""
@@ -148,10 +171,9 @@ class _Step:
         return f"{self.document.parent}/{self.document.name}"
 
     def _read_input(self) -> bool:
-        """Put the records of the input into the store. It is read once, here, so that it may change afterwards."""
+        """Put the records of the input into the store."""
         source = self.document.body["input"]
-        found = find_object(self.tx, self.document.parent, source["address"]) if not source["digest"] else None
-        digest = source["digest"] or (found["digest"] if found else "")
+        digest = source["digest"]
         if not digest:
             return self._fail(
                 f"There is no object {source['address']}. Register the input file under this address, or give its "
@@ -163,11 +185,10 @@ class _Step:
             content = self.cloud.artifacts.read(digest)
         except StorageFailed as error:
             return self._fail(str(error))
-        lines = [stripped for line in content.split(b"\n") if (stripped := line.strip())]
+        lines = _lines(content)
         if len(lines) > BULK_RECORDS_MAX:
             return self._fail(f"The input has {len(lines)} records, expected at most {BULK_RECORDS_MAX}. Divide it.")
-        for position, line in enumerate(lines):
-            text = line[: BULK_LINE_BYTES_MAX + 1].decode("utf-8", "replace")
+        for position, text in enumerate(lines):
             self.tx.put(LINES, self._parent, f"{position:08d}", {"line": text})
         self.document.body["status"] = RUNNING
         return True
@@ -242,6 +263,12 @@ class _Step:
     def _fail(self, message: str) -> bool:
         self.document.body["message"] = message
         return self._end(FAILED)
+
+
+def _lines(content: bytes) -> list[str]:
+    """The records of an input, each cut where it is too long."""
+    lines = [stripped for line in content.split(b"\n") if (stripped := line.strip())]
+    return [line[: BULK_LINE_BYTES_MAX + 1].decode("utf-8", "replace") for line in lines]
 
 
 def _parsed(line: str) -> dict[str, str]:

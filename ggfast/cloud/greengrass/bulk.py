@@ -87,7 +87,7 @@ def _wrong(uri: str, expected: str) -> Fault:
     before=_keep_input,
 )
 def start_bulk(call: Call) -> Reply:
-    """Begin one; refused while another is not finished."""
+    """Begin one; refused while another is not finished, and unless the caller may deploy every group it names."""
     other = bulk_steps.open_bulk(call.tx, call.home)
     if other is not None:
         status = other.body["status"]
@@ -96,11 +96,14 @@ def start_bulk(call: Call) -> Reply:
             f"Bulk deployment {other.name} is {status}: one runs at a time in an account and region. Wait until it has "
             "finished, or stop it.",
         )
+    source = bulk_steps.fixed_input(call.tx, call.home, call.prepared)
+    for group in sorted(bulk_steps.groups_in(call.cloud, source)):
+        call.permit("CreateDeployment", call.arn(f"/greengrass/groups/{group}"))
     bulk = str(uuid4())
     body: Body = {
         "status": bulk_steps.INITIALIZING,
         "created": timestamp(call.cloud.clock.wall()),
-        "input": call.prepared,
+        "input": source,
         "role": call.params["ExecutionRoleArn"],
         "message": "",
         "RecordsProcessed": 0,

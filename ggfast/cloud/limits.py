@@ -101,6 +101,7 @@ MQTT_TLS_PORT = 8_883  # what devices take when an endpoint names no port
 
 # --- shadows, jobs -------------------------------------------------------------------------------------
 SHADOW_TOMBSTONE_S = 172_800  # two days: a shadow made again within them goes on from its old version
+SHADOWS_OF_THING_MAX = 1_000  # named ones, so that no device fills the disk with names; its software has a few
 PUBLISH_BYTES_MAX = 131_072  # payload of one message (greengrass-core 16)
 JOB_DOCUMENT_CHARACTERS_MAX = 32_768  # the service model's bound
 JOB_TARGETS_MAX = 100  # things and groups named by one job: the service's quota
@@ -158,3 +159,5 @@ DEVICE_POLLS_MAX = 20_000  # waiting cores; one past it is answered at once and 
 DEVICE_POLLS_OF_ONE_MAX = 4  # of one certificate
 SERVER_CERTIFICATE_LOOK_S = 86_400.0  # how often devices' servers look whether their certificate ends soon
 DEVICE_CONNECTIONS_MAX = 20_000  # of HTTPS at once: every core may wait for its deployments
+DEVICE_CLIENTS_MAX = 20_000  # of MQTT at once: as many cores and devices
+CLOUD_OPEN_FILES = 65_536  # descriptors of the process: all connections, store and packages, with room

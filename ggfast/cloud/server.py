@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ from ggfast.cloud.dispatch import Dispatcher
 from ggfast.cloud.gauges import show_devices, show_front, show_store
 from ggfast.cloud.handed_through import HandedThrough
 from ggfast.cloud.health import Health
+from ggfast.cloud.limits import CLOUD_OPEN_FILES
 from ggfast.cloud.listening import ApiListener
 from ggfast.cloud.metrics import Metrics
 from ggfast.cloud.sealing import KeySealer
@@ -123,6 +125,7 @@ class CloudServer:
     async def _start(self) -> None:
         folder, settings = self._folder, self._settings
         self._stack.callback(os.close, _lock(folder))
+        _open_many()
         sockets = [self._bind(port) for port in (settings.api_port, settings.mqtt_port, settings.https_port)]
         self.ports = Ports(*(sock.getsockname()[1] for sock in sockets))
         cloud = await self._stack.enter_async_context(opened(folder, settings, self.ports))
@@ -211,6 +214,18 @@ def _lock(folder: CloudFolder) -> int:
             f"{folder.root} is being served by another process.", hint="Stop that one first, or serve another folder."
         ) from error
     return descriptor
+
+
+def _open_many() -> None:
+    """Take as many descriptors as this process may have: connections take one each, and so does the store's every file.
+    Shells and units commonly begin with 1,024, which strangers' connections alone would use up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= CLOUD_OPEN_FILES:
+        return
+    wanted = CLOUD_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, CLOUD_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < CLOUD_OPEN_FILES:
+        logger.warning("few open files are allowed: %d, up to %d are useful (ulimit -n)", wanted, CLOUD_OPEN_FILES)
 
 
 def with_options(

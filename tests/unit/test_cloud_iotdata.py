@@ -263,3 +263,19 @@ def test_what_the_broker_keeps_is_what_the_api_shows(desk: Desk) -> None:
     assert desk.change(lambda tx: retained.delete(tx, HOME, "t"))
     assert not desk.change(lambda tx: retained.delete(tx, HOME, "t"))
     assert desk.look(lambda tx: retained.get(tx, HOME, "t")) is None
+
+
+def test_a_thing_has_a_bounded_number_of_named_shadows(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SHADOWS_OF_THING_MAX", 2)
+    for name in ("a", "b"):
+        change(desk, shadowName=name, state={})
+    fault = desk.refused("UpdateThingShadow", thingName="lamp", shadowName="c", payload=b'{"state":{}}')
+    assert (fault.status, fault.code) == (429, "ThrottlingException")
+    send(desk, "$aws/things/lamp/shadow/name/c/update", b'{"state":{},"clientToken":"t"}')
+    topic, answer = told(desk)[-1]
+    assert topic.endswith("/c/update/rejected") and (answer["code"], answer["clientToken"]) == (429, "t")
+    change(desk, shadowName="b", state={})
+    change(desk, thing="other", shadowName="c", state={})
+    change(desk, state={})
+    desk.call("DeleteThingShadow", thingName="lamp", shadowName="a")
+    change(desk, shadowName="c", state={})

@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from ggfast.cloud.deploy import reports
+from ggfast.cloud.deploy import records, reports
 from ggfast.cloud.devices.discovery import discover
 from ggfast.cloud.devices.routing import Asked, FileReply, Routes, bad, denied
 from ggfast.cloud.devices.waiting import Polls
@@ -137,7 +137,15 @@ class Cores:
         if not isinstance(status, str) or not isinstance(message, str | None):
             raise bad("Expected DeploymentStatus, a string, and with a failure ErrorMessage, a string.")
         now = self._cloud.clock.wall()
-        await self._store.write(lambda tx: reports.report(tx, identity.home, thing, deployment, status, message, now))
+
+        def work(tx: Transaction) -> None:
+            found = records.find(tx, identity.home, deployment)
+            if found is not None and found.group != group:  # what the policy was asked about is not what would change
+                text = f"The group {group[:80]} has no deployment {deployment[:80]}."
+                raise Fault("ResourceNotFoundException", text, status=404)
+            reports.report(tx, identity.home, thing, deployment, status, message, now)
+
+        await self._store.write(work)
         return Reply()
 
     async def group_credentials(self, asked: Asked) -> Reply:

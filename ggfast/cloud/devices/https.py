@@ -11,7 +11,8 @@ import logging
 import socket
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -66,15 +67,30 @@ class _Handler(RequestHandler):
 
 
 class _Server(web.Server):
-    """aiohttp's low-level server that takes DEVICE_CONNECTIONS_MAX connections."""
+    """aiohttp's low-level server that takes DEVICE_CONNECTIONS_MAX connections. Past it the one that has gone longest
+    without a request by a good certificate gives way: who only occupies places must not keep devices out."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._strangers: dict[RequestHandler, asyncio.Transport] = {}  # oldest first
 
     def __call__(self) -> RequestHandler:
         return _Handler(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        self._strangers[handler] = transport
         if len(self._connections) > DEVICE_CONNECTIONS_MAX:
-            transport.abort()
+            oldest = next(iter(self._strangers))
+            self._strangers.pop(oldest).abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self._strangers.pop(handler, None)
+        super().connection_lost(handler, exc)
+
+    def known(self, handler: RequestHandler) -> None:
+        """A good certificate has asked for something on this connection."""
+        self._strangers.pop(handler, None)
 
 
 class _File(web.FileResponse):
@@ -186,6 +202,8 @@ class DeviceHttps:
         if der is None:
             raise Fault("UnauthorizedException", "A client certificate is needed.", status=401)
         identity = await self._identity(certificate_id_of(der))
+        if self._server is not None:
+            self._server.known(http.protocol)
         if not self._rates.take(identity.certificate_id):
             raise Fault("TooManyRequestsException", "Rate exceeded", status=429)
         request = _request(http)

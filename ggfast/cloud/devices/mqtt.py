@@ -26,7 +26,12 @@ from ggfast.cloud.devices.requests import Requests
 from ggfast.cloud.devices.retained import RetainedStore
 from ggfast.cloud.events import Publish
 from ggfast.cloud.jobs import topics as job_topics
-from ggfast.cloud.limits import DEVICE_RETAINED_BYTES_MAX, DEVICE_SESSIONS_MAX, DEVICE_SWEEP_S
+from ggfast.cloud.limits import (
+    DEVICE_CLIENTS_MAX,
+    DEVICE_RETAINED_BYTES_MAX,
+    DEVICE_SESSIONS_MAX,
+    DEVICE_SWEEP_S,
+)
 from ggfast.cloud.shadows import topics as shadow_topics
 from ggfast.cloud.store.interface import Store
 from ggfast.cloud.surroundings import Surroundings
@@ -45,6 +50,7 @@ REQUEST_TOPICS = ("$aws/things/+/shadow/#", "$aws/things/+/jobs/#")
 LIMITS = BrokerLimits(
     packet_bytes_max=V1_PAYLOAD_BYTES_MAX + 64 * KIB,
     payload_bytes_max=V1_PAYLOAD_BYTES_MAX,
+    connections_max=DEVICE_CLIENTS_MAX,
     retained_bytes_max=DEVICE_RETAINED_BYTES_MAX,
     sessions_offline_max=DEVICE_SESSIONS_MAX,
 )

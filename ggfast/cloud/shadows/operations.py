@@ -20,6 +20,7 @@ _CODES: Final = {
     409: "ConflictException",
     413: "RequestEntityTooLargeException",
     415: "UnsupportedDocumentEncodingException",
+    429: "ThrottlingException",
 }
 THING: Final = Text(1, 128, THING_NAME)
 _SHADOW: Final[dict[str, Any]] = {"thingName": THING, "shadowName": query(Text(1, 64, SHADOW_NAME), "name")}

@@ -8,9 +8,9 @@ that remember versions keep working. Shadows need no thing in the registry: `<co
 from __future__ import annotations
 
 from ggfast.cloud.events import Publish
-from ggfast.cloud.limits import SHADOW_TOMBSTONE_S
+from ggfast.cloud.limits import SHADOW_TOMBSTONE_S, SHADOWS_OF_THING_MAX
 from ggfast.cloud.store.interface import Transaction
-from ggfast.shadows.document import Shadow
+from ggfast.shadows.document import Shadow, ShadowRefused
 from ggfast.shadows.messages import deleted, emptied, from_body, missing, read_token, to_body
 from ggfast.shadows.messages import update as apply_update
 from ggfast.shadows.topics import topic_of
@@ -32,7 +32,12 @@ def update(tx: Transaction, home: str, thing: str, name: str, body: bytes, now: 
 
     Raises ShadowRefused, and then nothing has happened. `now` is in seconds since 1970.
     """
-    before = get(tx, home, thing, name) or _remembered(tx, home, thing, name, now)
+    before = get(tx, home, thing, name)
+    if before is None:
+        if name and tx.count(NAMED, f"{home}/{thing}") >= SHADOWS_OF_THING_MAX:
+            text = f"The thing has {SHADOWS_OF_THING_MAX} named shadows, the most there may be: delete one first"
+            raise ShadowRefused(429, text, read_token(body))
+        before = _remembered(tx, home, thing, name, now)
     made = apply_update(before, body, int(now))
     tx.put(*_place(home, thing, name), to_body(made.shadow))
     tx.delete(TOMBSTONES, home, _key(thing, name))

@@ -86,6 +86,23 @@ def test_an_identity_has_the_things_and_policies_of_its_certificate(desk: Desk) 
     assert not found.allows("greengrass:Discover", f"{ARN}:thing/other")
 
 
+@pytest.mark.parametrize("client_id", ["+", "#", "a/+", "x#"])
+def test_a_client_id_with_a_wildcard_makes_no_filter_wider(desk: Desk, client_id: str) -> None:
+    certificate_id = register(
+        desk,
+        "lamp",
+        allow(["iot:Connect", "iot:Receive"], "*"),
+        allow("iot:Subscribe", f"{ARN}:topicfilter/${{iot:ClientId}}/in"),
+        allow("iot:Publish", "*"),
+        allow("iot:Publish", f"{ARN}:topic/${{iot:ClientId}}/in", "Deny"),
+    )
+    found = identity_of(desk, certificate_id)
+    assert found.allows("iot:Connect", f"{ARN}:client/{client_id}", client_id)
+    assert not found.allows("iot:Subscribe", f"{ARN}:topicfilter/{client_id}/in", client_id)
+    assert found.allows("iot:Subscribe", f"{ARN}:topicfilter/lamp/in", "lamp")
+    assert not found.allows("iot:Publish", f"{ARN}:topic/lamp/in", client_id), "a denial counts where it may be meant"
+
+
 def test_a_thing_groups_policy_counts_for_iot_and_not_for_greengrass(desk: Desk) -> None:
     certificate_id = register(desk, "lamp", allow("iot:Connect", "*"))
     desk.call("CreateThingGroup", service="iot", thingGroupName="lamps")

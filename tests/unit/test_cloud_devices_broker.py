@@ -285,6 +285,80 @@ def test_a_certificate_that_moves_to_another_region_takes_no_permission_with_it(
     world.run(client.until(lambda: client.closed))
 
 
+# --- what policies forbid, by every way a message may come -----------------------------------------------
+
+
+def test_nothing_forbidden_comes_by_wildcards_shares_retained_messages_or_kept_sessions(
+    desk: Desk, world: Clients
+) -> None:
+    statements = [
+        {"Effect": "Allow", "Action": ["iot:Connect", "iot:Subscribe"], "Resource": "*"},
+        {"Effect": "Allow", "Action": "iot:Receive", "Resource": f"arn:aws:iot:{REGION}:{ACCOUNT}:topic/open/*"},
+    ]
+    _, narrow = register(desk, *statements)
+    _, strict = register(desk, statements[0] | {"Resource": f"arn:aws:iot:{REGION}:{ACCOUNT}:client/*"})
+    _, writer_der = register(desk)
+    _, away_der = register(desk, region="us-east-1")
+    filters = (b"#", b"+/a", b"$aws/#", b"$aws/things/+/shadow/#", b"$SYS/#", b"$share/g/secret/#", b"secret/a")
+
+    async def scenario() -> None:
+        writer, away = await world.connect(writer_der, "writer"), await world.connect(away_der, "away")
+        writer.send(one(1, b"secret/a", b"retained", retain=True), one(2, b"open/a", b"retained", retain=True))
+        await writer.until(lambda: writer.acknowledged == [1, 2])
+        sleeper = await world.connect(narrow, "sleeper", clean=False)
+        await sleeper.subscribe(*filters)
+        await sleeper.leave()
+        spy = await world.connect(narrow, "spy")
+        assert await spy.subscribe(*filters) == (1,) * len(filters)
+        await away.subscribe(b"$share/g/secret/#", b"#")
+        none = await world.connect(strict, "none")
+        assert await none.subscribe(b"#", b"$share/g/#", b"$share/g/open/a") == (0x80,) * 3
+        rightful = await world.connect(writer_der, "rightful")
+        await rightful.subscribe(b"$share/g/secret/#")
+        for number in range(3, 9):
+            writer.send(one(number, b"secret/a", b"s"), one(100 + number, UPDATE, shadow_update(number)))
+        writer.send(one(50, b"open/a", b"end"))
+        await spy.until(lambda: (b"open/a", b"end") in spy.messages)
+        await rightful.until(lambda: len(rightful.messages) == 6)
+        await writer.until(lambda: 108 in writer.acknowledged)
+        back = await world.connect(narrow, "sleeper", clean=False)
+        await back.until(lambda: (b"open/a", b"end") in back.messages)
+        for client in (spy, back, sleeper, away, none):
+            assert {topic for topic, _ in client.messages} <= {b"open/a"}
+        assert away.messages == [] and none.messages == []
+
+    world.run(scenario())
+
+
+def test_a_message_of_a_kept_session_obeys_a_policy_that_changed_meanwhile(desk: Desk, world: Clients) -> None:
+    certificate_id, der = register(desk)
+    _, writer_der = register(desk)
+
+    async def before() -> None:
+        client = await world.connect(der, "sleeper", clean=False)
+        await client.subscribe(b"#")
+        await client.leave()
+
+    world.run(before())
+    deny = {"Effect": "Deny", "Action": "iot:Receive", "Resource": f"arn:aws:iot:{REGION}:{ACCOUNT}:topic/secret"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING, deny]})
+    desk.call("CreatePolicyVersion", policyName=certificate_id, policyDocument=text, setAsDefault=True)
+
+    async def after() -> None:
+        known = world.devices.identities
+        async with asyncio.timeout(10):
+            while len(known.get(certificate_id).own[0].statements) < 2:
+                await asyncio.sleep(0.002)
+        writer = await world.connect(writer_der, "writer")
+        writer.send(one(1, b"secret", b"x"), one(2, b"open", b"y"))
+        await writer.until(lambda: writer.acknowledged == [1, 2])
+        back = await world.connect(der, "sleeper", clean=False)
+        await back.until(lambda: back.messages)
+        assert back.messages == [(b"open", b"y")]
+
+    world.run(after())
+
+
 # --- over a restart ------------------------------------------------------------------------------------
 
 

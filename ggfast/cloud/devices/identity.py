@@ -28,6 +28,9 @@ from ggfast.errors import OperatingError
 
 logger = logging.getLogger("ggfast.cloud.devices")
 
+MQTT_WILDCARDS = "+#"  # a client id with one would turn topicfilter/${iot:ClientId}/in into everybody's; it counts as
+#                        not known, so that no permission made from it is given
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -66,7 +69,7 @@ class Identity:
 
     def _context(self, client_id: str) -> dict[str, str]:
         context = {"iot:Connection.Thing.IsAttached": "false"}
-        if client_id:
+        if client_id and not any(wildcard in client_id for wildcard in MQTT_WILDCARDS):
             context["iot:ClientId"] = client_id
         thing = self.things.get(client_id)
         if thing is None:

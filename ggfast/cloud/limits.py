@@ -40,6 +40,7 @@ BODY_BYTES_PER_S = 64 * 1_024  # slower senders are given up
 BODIES_BYTES_MAX = 160 * MIB  # of all requests that are read or under way at once: two of the largest
 BODIES_BYTES_OF_ONE_MAX = BODIES_BYTES_MAX // 2  # of one address or certificate, so that it leaves room for others
 HEALTH_S = 5.0  # for the store's answer to a look at its health, and how long what was found is good
+RETRY_AFTER_S = 5  # whole seconds a client is told to wait when the store fails: a full disk is not emptied sooner
 STOP_S = 10.0  # for requests under way when the server stops
 TLS_HANDSHAKE_S = 10.0
 HEADER_BYTES_MAX = 16 * 1_024  # of one header or request line: session tokens, ARNs twice encoded

@@ -15,7 +15,7 @@ import orjson
 
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.forms import read_form, read_members
-from ggfast.cloud.limits import JSON_VALUES_MAX
+from ggfast.cloud.limits import JSON_VALUES_MAX, RETRY_AFTER_S
 from ggfast.cloud.operations import Operation, Reply, Service
 from ggfast.cloud.shapes import Items, Member, Wrong
 from ggfast.cloud.xmltext import element
@@ -140,6 +140,8 @@ def answer(service: Service, operation: Operation, reply: Reply, request_id: str
 def refusal(protocol: str, fault: Fault, request_id: str) -> Answer:
     """A fault as bytes. Without a code the client reports the status (cloud-api 3)."""
     headers = {"x-amzn-RequestId": request_id}
+    if fault.status == 503:
+        headers["Retry-After"] = f"{RETRY_AFTER_S}"
     if protocol == "query":
         members = {
             "Type": "Receiver" if fault.status >= 500 else "Sender",

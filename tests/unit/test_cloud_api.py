@@ -443,3 +443,19 @@ def test_a_stop_finishes_what_is_under_way(api: Front) -> None:
         assert api.listener.connections == 0
 
     api.run(scenario())
+
+
+def test_another_certificate_is_shown_from_the_next_handshake_on(api: Front) -> None:
+    async def scenario() -> None:
+        reader, writer = await api.connect()
+        before = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        at = api.desk.clock.now + 800 * 86_400
+        api.listener.use(server_certificate(api.folder / "tls", authority(), ["localhost"], at))
+        _, other = await api.connect()
+        assert other.get_extra_info("ssl_object").getpeercert(binary_form=True) != before
+        writer.write(api.plain("GET", "/healthz"))
+        assert (await read_answer(reader)).status == 200
+        for each in (writer, other):
+            each.transport.abort()
+
+    api.run(scenario())

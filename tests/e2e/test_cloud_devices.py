@@ -483,16 +483,27 @@ def test_files_that_cannot_be_registered_are_named(
         assert named in capsys.readouterr().err
 
 
-def test_a_restart_keeps_retained_messages_shadows_and_deployments(tmp_path: Path) -> None:
+def test_a_restart_keeps_what_was_and_follows_new_settings(tmp_path: Path) -> None:
     with CloudProcess(tmp_path / "cloud") as cloud:
         core = Device.make(cloud, "gateway")
-        deployed(core, make_group(core))
+        group = make_group(core)
+        deployed(core, group)
+        role = f"arn:aws:iam::{ACCOUNT}:role/real"
+        cloud.client("greengrass").associate_role_to_group(GroupId=group[0], RoleArn=role)
+        credentials = f"/greengrass/groups/{group[0]}/credentials"
+        assert core.http("GET", credentials).status == 403  # no such role here
         deployment = core.http("GET", "/greengrass/things/gateway/deployment").json
         with core.mqtt() as client:
             for topic, payload in (("one", b"first"), ("one", b"second"), ("gone", b"x"), ("gone", b"")):
                 assert client.publish(f"kept/{topic}", payload, retain=True) == 0
         assert core.http("POST", "/things/gateway/shadow?name=s", {"state": {"desired": {"on": True}}}).status == 200
+        settings = json.loads((cloud.folder / "cloud.json").read_text())
+        keys = {"Version": 1, "AccessKeyId": "ASIAREAL", "SecretAccessKey": "s3same", "SessionToken": "token"}
+        settings["credentialsProcess"] = ["/bin/echo", json.dumps(keys)]
+        (cloud.folder / "cloud.json").write_text(json.dumps(settings))
         cloud.restart()
+        found = core.http("GET", credentials).json["credentials"]
+        assert (found["accessKeyId"], found["sessionToken"]) == ("ASIAREAL", "token")
         with core.mqtt() as client:
             client.subscribe("kept/#")
             assert client.take() == ("kept/one", b"second")

@@ -221,5 +221,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So does a shell start what it runs in the background; event loops put the usual handler in its place.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # so does nohup
     text = (REPOSITORY / "tests" / "allowed-skips.txt").read_text()
     config.pluginmanager.register(SkipRule(allowed_skips(text)), "ggfast-skips")

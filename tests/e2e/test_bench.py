@@ -84,7 +84,7 @@ def test_a_peer_by_command_and_one_that_fails() -> None:
 def test_unknown_benchmark(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", "bench", name], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 2
-    assert f"found '{name}', expected one of all, broker, counts, hostile" in done.stderr
+    assert f"found '{name}', expected one of all, broker, cloud, counts, hostile" in done.stderr
 
 
 @pytest.mark.root

@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command = parser.prog.rpartition(" ")[2]
     if command == "create-key":
         parser.add_argument("--name", required=True, metavar="N", help="whose key it is; stands in its ARN")
-        parser.add_argument(
-            "--policy", type=Path, metavar="FILE", help="what it may do, in IAM's syntax (default: everything)"
-        )
+        allowed = parser.add_mutually_exclusive_group(required=True)  # nobody gets everything by leaving a word out
+        allowed.add_argument("--policy", type=Path, metavar="FILE", help="what it may do, in IAM's syntax")
+        allowed.add_argument("--administrator", action="store_true", help="it may do everything")
     elif command == "delete-key":
         parser.add_argument("key", metavar="KEY", help="the key's id or name")
     parser.add_argument("--json", action="store_true", help="print JSON")

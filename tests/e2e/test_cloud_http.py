@@ -138,6 +138,8 @@ def test_a_narrow_key_and_a_session(cloud: CloudProcess, tmp_path: Path) -> None
     policy = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "greengrass:List*", "Resource": "*"}}
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policy))
+    bare = run_cloud("create-key", cloud.folder, "--name", "narrow", check=False)
+    assert bare.returncode == 2 and "one of the arguments --policy --administrator is required" in bare.stderr
     key = json.loads(run_cloud("create-key", cloud.folder, "--name", "narrow", "--policy", file, "--json").stdout)
     narrow = {"aws_access_key_id": key["accessKeyId"], "aws_secret_access_key": key["secretAccessKey"]}
     cloud.client("greengrass", **narrow).list_groups()

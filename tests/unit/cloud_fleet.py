@@ -134,3 +134,16 @@ class Fleet:
         self.desk.change(
             lambda tx: report(tx, HOME, thing, started["DeploymentId"], status, text, self.desk.clock.wall())
         )
+
+
+def deployed(fleet: Fleet, **members: Any) -> dict[str, str]:
+    """A group that its core runs."""
+    group = fleet.group(**members)
+    fleet.core_says(fleet.deploy(group), "Success")
+    return group
+
+
+def reset(fleet: Fleet, group: dict[str, str], **more: Any) -> dict[str, str]:
+    """A reset of a group, as `Fleet.status` takes it."""
+    made = fleet.desk.call("ResetDeployments", GroupId=group["GroupId"], **more)
+    return {"GroupId": group["GroupId"], "DeploymentId": made["DeploymentId"]}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from cloud_desk import ACCOUNT, REGION
-from cloud_fleet import HOME, Fleet, desk_for
+from cloud_fleet import HOME, Fleet, deployed, desk_for, reset
 
 from ggfast.cloud.deploy import records, reports
 from ggfast.cloud.events import DeploymentReady
@@ -29,18 +28,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     desk = desk_for(tmp_path)
     yield Fleet(desk)
     desk.close()
-
-
-def deployed(fleet: Fleet, **members: Any) -> dict[str, str]:
-    """A group that its core runs."""
-    group = fleet.group(**members)
-    fleet.core_says(fleet.deploy(group), "Success")
-    return group
-
-
-def reset(fleet: Fleet, group: dict[str, str], **more: Any) -> dict[str, str]:
-    made = fleet.desk.call("ResetDeployments", GroupId=group["GroupId"], **more)
-    return {"GroupId": group["GroupId"], "DeploymentId": made["DeploymentId"]}
 
 
 def code_of(fleet: Fleet) -> str:

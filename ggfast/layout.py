@@ -98,6 +98,11 @@ class Layout:
         return self.group / "group.json"
 
     @property
+    def deployment_file(self) -> Path:
+        """Which deployment of the control plane the live group came by; replaced with the group."""
+        return self.group / "deployment.json"
+
+    @property
     def functions(self) -> Path:
         """One directory per function version, named by its ARN."""
         return self.deployment / "lambda"
@@ -129,6 +134,16 @@ class Layout:
     def staging(self) -> Path:
         """Groups being prepared; emptied by recovery."""
         return self.deployment / "staging"
+
+    @property
+    def downloads(self) -> Path:
+        """Artifacts of the deployment being fetched, named by content; parts of them stay for another try."""
+        return self.deployment / "downloads"
+
+    @property
+    def agent_state(self) -> Path:
+        """What the deployment agent is at and has to report."""
+        return self.deployment / "agent.state"
 
     @property
     def previous(self) -> Path:

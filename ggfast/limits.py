@@ -292,6 +292,7 @@ DEMO_LAST_VALUE_CHARACTERS: Final = 200
 
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever
+DEPLOYMENT_ATTEMPTS: Final = 3  # to apply one group; a group that ends the core each time must not do so for ever
 DEPLOYMENT_WATCH_S: Final = 10.0  # a new pinned function must fail within it to fail the deployment; slow imports pass
 LISTEN_BACKLOG: Final = 1_024  # devices that reconnect at once after a restart; the kernel caps it at somaxconn
 MQTT_HEADER_BYTES_MAX: Final = 5 + 2 + MQTT_TOPIC_BYTES_MAX + 2  # fixed header, topic with its length, packet id

@@ -36,14 +36,15 @@ class CertificateAuthority:
         self._key: CertificateIssuerPrivateKeyTypes = key
 
     @classmethod
-    def new(cls, common_name: str) -> tuple[str, str]:
-        """(certificate PEM, private key PEM) of a new self-signed authority with an RSA key: every client knows RSA."""
+    def new(cls, common_name: str, path_length: int = 0) -> tuple[str, str]:
+        """(certificate PEM, private key PEM) of a new self-signed authority with an RSA key: every client knows RSA.
+        `path_length`: how many authorities may stand between it and a certificate."""
         key = rsa.generate_private_key(65_537, _RSA_BITS)
         now = datetime.datetime.now(datetime.UTC)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
         certificate = (
             _begun(name, name, key.public_key(), now - _BACKDATE, now + CA_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .add_extension(_usage(signs=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
@@ -101,7 +102,7 @@ class CertificateAuthority:
 
     def new_group_ca(self, common_name: str) -> tuple[str, str]:
         """See `surroundings.Authority`."""
-        return self.new(common_name)
+        return self.new(common_name, path_length=1)  # one more: a core's delegated authority
 
     def server_certificate(self, hosts: Sequence[str]) -> tuple[str, str]:
         """(certificate PEM, private key PEM) for a server of ours, valid for names and addresses."""

@@ -68,6 +68,18 @@ SERVER_CERTIFICATE_MS_MIN = 604_800_000  # 7 days, also what a group has unless 
 SERVER_CERTIFICATE_MS_MAX = 2_592_000_000  # 30 days
 CONNECTIVITY_ENTRIES_MAX = 100  # addresses of a core: discovery sends all of them to every device
 
+# --- certificates of cores -----------------------------------------------------------------------------
+SERVER_CERTIFICATE_S_LEAST = 30  # shortest life for demonstrations: a core renews at two thirds of it
+DELEGATED_AUTHORITY_DAYS = 365  # life of a core's delegated CA: devices go on connecting through a year offline;
+#                                 longer would be a long time for one that was stolen, which devices cannot tell
+DELEGATED_AUTHORITY_DAYS_MAX = 7_300  # 20 years, as long as a group CA lives
+CERTIFICATE_HOSTS_MAX = 64  # names in one certificate: devices read it at every handshake
+CERTIFICATE_REQUEST_CHARACTERS_MAX = 8_192  # of a signing request: one for an RSA key of 8,192 bits has 3,500
+CERTIFICATES_PER_S = 0.2  # of one core on average: the shortest-lived ones are renewed every 20 s
+CERTIFICATES_BURST = 20.0  # and at once: an address that comes and goes brings a new certificate each time
+CERTIFICATES_AT_ONCE = 2  # signed at the same time: others' requests need the threads and processors as well
+CERTIFICATES_KEPT_MAX = 100  # records of one group's issued certificates of each kind; the oldest go
+
 # --- deployments ---------------------------------------------------------------------------------------
 DEPLOYMENTS_PER_GROUP_MAX = 1_000  # records kept of a group, the oldest go: years of weekly deployments
 DEPLOYMENT_REASONS_MAX = 20  # why a group cannot be deployed: more help nobody

@@ -74,6 +74,8 @@ async def opened(folder: CloudFolder, settings: CloudSettings, ports: Ports) -> 
         authority=load_authority(folder),
         endpoints=endpoints(settings, ports),
         group_keys=HandedThrough(command, clock) if command else None,
+        server_certificate_s=settings.server_certificate_s,
+        delegated_authority_s=settings.delegated_authority_days * 86_400,
     )
     store = SqliteStore(folder.store)
     try:

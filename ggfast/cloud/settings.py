@@ -15,7 +15,14 @@ from pathlib import Path
 
 import orjson
 
-from ggfast.cloud.limits import API_REQUESTS_BURST, API_REQUESTS_PER_S
+from ggfast.cloud.limits import (
+    API_REQUESTS_BURST,
+    API_REQUESTS_PER_S,
+    DELEGATED_AUTHORITY_DAYS,
+    DELEGATED_AUTHORITY_DAYS_MAX,
+    SERVER_CERTIFICATE_MS_MAX,
+    SERVER_CERTIFICATE_S_LEAST,
+)
 from ggfast.errors import ConfigError, Problem
 from ggfast.fields import Fields, Problems, parse_json, shown
 from ggfast.limits import CONFIG_BYTES_MAX
@@ -85,6 +92,8 @@ class CloudSettings:
     requests_per_s: int = int(API_REQUESTS_PER_S)
     requests_burst: int = int(API_REQUESTS_BURST)
     credentials_process: tuple[str, ...] = ()  # program and arguments that print keys for cores; () for none
+    server_certificate_s: int = 0  # life of all cores' server certificates, for demonstrations; 0: as each group says
+    delegated_authority_days: int = DELEGATED_AUTHORITY_DAYS  # life of CAs delegated to cores; 0: none is
 
     def text(self) -> bytes:
         """The file's content."""
@@ -100,6 +109,10 @@ class CloudSettings:
         }
         if self.credentials_process:
             document["credentialsProcess"] = list(self.credentials_process)
+        if self.server_certificate_s:
+            document["serverCertificateSeconds"] = self.server_certificate_s
+        if self.delegated_authority_days != DELEGATED_AUTHORITY_DAYS:
+            document["delegatedAuthorityDays"] = self.delegated_authority_days
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -137,14 +150,31 @@ def parse_settings(data: bytes, name: str = FILE) -> CloudSettings:
             "requestsBurst", 1, 1_000_000, default=int(API_REQUESTS_BURST), unit="requests of one key"
         ),
         credentials_process=_command(top, "credentialsProcess"),
+        server_certificate_s=_certificate_seconds(top, "serverCertificateSeconds"),
+        delegated_authority_days=top.integer(
+            "delegatedAuthorityDays", 0, DELEGATED_AUTHORITY_DAYS_MAX, default=DELEGATED_AUTHORITY_DAYS, unit="days"
+        ),
     )
     if not settings.hosts and not problems:
         problems.add("hosts", "no entry", "the names and addresses under which clients reach this server")
     for path in top.unknown():
-        names = "account, region, hosts, listen, apiPort, mqttPort, httpsPort, limits, credentialsProcess"
+        names = (
+            "account, region, hosts, listen, apiPort, mqttPort, httpsPort, limits, credentialsProcess, "
+            "serverCertificateSeconds, delegatedAuthorityDays"
+        )
         problems.add(path, "an unknown setting", f"one of {names}")
     problems.raise_if_any(f"The settings {name} are not valid.")
     return settings
+
+
+def _certificate_seconds(top: Fields, key: str) -> int:
+    """0, or a life that leaves a core the time to renew."""
+    most = SERVER_CERTIFICATE_MS_MAX // 1_000
+    found = top.integer(key, 0, most, default=0, unit="seconds")
+    if 0 < found < SERVER_CERTIFICATE_S_LEAST:
+        expected = f"{SERVER_CERTIFICATE_S_LEAST} to {most} seconds, or 0 for what each group says"
+        top.problems.add(key, shown(found), expected)
+    return found
 
 
 def _command(top: Fields, key: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ggfast.clock import Clock
+from ggfast.cloud.limits import DELEGATED_AUTHORITY_DAYS
 
 
 class Sealer(Protocol):
@@ -88,6 +89,8 @@ class Surroundings:
     authority: Authority
     endpoints: Endpoints
     group_keys: GroupKeys | None = None  # what cores get in place of keys of their group's role
+    server_certificate_s: int = 0  # life of every core's server certificate; 0: as its group says
+    delegated_authority_s: int = DELEGATED_AUTHORITY_DAYS * 86_400  # life of a core's delegated CA; 0: none is given
 
 
 def timestamp(seconds: float) -> str:

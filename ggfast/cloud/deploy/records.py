@@ -180,6 +180,15 @@ def put_core_state(tx: Transaction, home: str, thing: str, state: CoreState) -> 
     tx.put(CORES, home, thing, {"group": state.group, "deployment": state.deployment, "reset": state.reset})
 
 
+def deployed_group(tx: Transaction, home: str, thing: str) -> str:
+    """The group that is deployed, or being deployed, to a core; "" for none, also once it was reset or deleted, or
+    deployed to another core."""
+    group = core_state(tx, home, thing).group
+    deployed = group_state(tx, home, group).deployed if group else ""
+    found = load(tx, home, group, deployed) if deployed else None
+    return group if found is not None and found.thing == thing else ""
+
+
 # --- documents -------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from ggfast.cloud.surroundings import Surroundings
 
 _CA = "group-ca"
 _CONFIGURATION = "group-ca-configuration"
+_DELEGATION = "group-delegation"
 
 _GROUP = "/greengrass/groups/{GroupId}"
 _PATH = f"{_GROUP}/certificateauthorities"
@@ -60,7 +61,8 @@ def prepare_group_ca(cloud: Surroundings, _params: dict[str, Any]) -> NewCa:
 
 
 def group_cas(tx: Transaction, home: str, group_id: str) -> list[dict[str, Any]]:
-    """The group's CAs, newest first: `id`, `arn`, `pem`, `not_after` (seconds since 1970), `sealed_key`."""
+    """The group's CAs, newest first: `id`, `arn`, `pem`, `not_after` (seconds since 1970), `sealed_key`;
+    `delegates` for those that may sign CAs."""
     page = tx.list(_CA, f"{home}/{group_id}", limit=GROUP_CAS_MAX, newest_first=True)
     return [{"id": found.name, "arn": _arn(home, group_id, found.name), **found.body} for found in page.documents]
 
@@ -88,6 +90,44 @@ def certificate_expiry(tx: Transaction, home: str, group_id: str) -> int:
     """How long server certificates of the group's core live, in milliseconds."""
     found = tx.get(_CONFIGURATION, home, group_id)
     return SERVER_CERTIFICATE_MS_MIN if found is None else int(found["CertificateExpiryInMilliseconds"])
+
+
+def certificate_seconds(tx: Transaction, cloud: Surroundings, home: str, group_id: str) -> int:
+    """How long server certificates of the group's core live that are made now, in seconds: the group's setting unless
+    the control plane's stands in its place."""
+    own = certificate_expiry(tx, home, group_id) // 1_000
+    return cloud.server_certificate_s or own
+
+
+def delegation_of(tx: Transaction, cloud: Surroundings, home: str, group_id: str) -> dict[str, int]:
+    """What cores may know of delegated CAs: `seconds`, the life of one made now, 0 if the group's core gets none;
+    `revokedBefore`, in seconds since 1970: those whose validity begins before it are no longer to be used, 0 for none.
+
+    None is given where it is switched off or forbidden, and by a CA made before CAs could delegate.
+    """
+    own = _delegation(tx, home, group_id)
+    cas = group_cas(tx, home, group_id)
+    given = bool(cas) and cas[0].get("delegates", False) and not own["forbidden"]
+    return {"seconds": cloud.delegated_authority_s if given else 0, "revokedBefore": own["revoked_before"]}
+
+
+def is_delegation_forbidden(tx: Transaction, home: str, group_id: str) -> bool:
+    """Whether an operator keeps the group's core from getting a CA of its own."""
+    return bool(_delegation(tx, home, group_id)["forbidden"])
+
+
+def forbid_delegation(tx: Transaction, home: str, group_id: str, forbidden: bool) -> None:
+    """The group's core gets no delegated CA from now on, or may have one again. Those it has stay good."""
+    tx.put(_DELEGATION, home, group_id, _delegation(tx, home, group_id) | {"forbidden": forbidden})
+
+
+def revoke_delegation(tx: Transaction, home: str, group_id: str, now: float) -> int:
+    """Every delegated CA given until `now` is to be thrown away by its core; the new `revokedBefore`, in seconds since
+    1970. It always grows: one given since the last time in the same second must not slip through."""
+    own = _delegation(tx, home, group_id)
+    since: int = max(int(now), own["revoked_before"] + 1)
+    tx.put(_DELEGATION, home, group_id, own | {"revoked_before": since})
+    return since
 
 
 class _Milliseconds(Shape):
@@ -170,6 +210,7 @@ def _add(tx: Transaction, cloud: Surroundings, home: str, group_id: str, new: Ne
         "pem": new.pem,
         "not_after": new.not_after,
         "sealed_key": cloud.sealer.seal(new.key_pem.encode(), _purpose(new.id)),
+        "delegates": True,
     }
     tx.put(_CA, f"{home}/{group_id}", new.id, body)
     newest = tx.list(_CA, f"{home}/{group_id}", limit=GROUP_CAS_MAX, newest_first=True)
@@ -178,6 +219,10 @@ def _add(tx: Transaction, cloud: Surroundings, home: str, group_id: str, new: Ne
         for old in rest.documents:
             tx.delete(_CA, f"{home}/{group_id}", old.name)
     return {"id": new.id, "arn": _arn(home, group_id, new.id), **body}
+
+
+def _delegation(tx: Transaction, home: str, group_id: str) -> dict[str, Any]:
+    return tx.get(_DELEGATION, home, group_id) or {"forbidden": False, "revoked_before": 0}
 
 
 def _configuration(call: Call, group_id: str) -> Reply:

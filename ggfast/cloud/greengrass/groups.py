@@ -25,8 +25,8 @@ from ggfast.cloud.store.interface import Body, Transaction
 GROUPS = Container("group", "", "/greengrass/groups")
 
 # What lies under "<home>/<group id>" or "<home>" with the group's id as its name, and goes with the group.
-_PARTS = ("group-ca",)
-_SETTINGS = ("group-role", "group-ca-configuration")
+_PARTS = ("group-ca", "issued-server-certificate", "issued-authority")
+_SETTINGS = ("group-role", "group-ca-configuration", "group-delegation")
 
 _REFERENCES = {kind.reference_member: Text(0, 2_048) for kind in KINDS}
 _PATH = "/greengrass/groups"

@@ -292,6 +292,12 @@ DEMO_LAST_VALUE_CHARACTERS: Final = 200
 
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever
+DEPLOYMENT_RECORD_BYTES: Final = 32 * KIB  # two of them on disk; ids, and the message below with every quote escaped
+DEPLOYMENT_MESSAGE_BYTES_MAX: Final = 12 * KIB  # of a failure; the control plane keeps 8,192 characters
+DEPLOYMENT_RETRY_FIRST_S: Final = 2.0  # after the network failed; doubled up to the next
+DEPLOYMENT_RETRY_MAX_S: Final = 60.0  # what V1's core waits at most to connect again
+NEWS_WAIT_S: Final = 50.0  # for news from the control plane; firewalls forget silent connections after a minute
+TRUST_BYTES_MAX: Final = 1 * MIB  # five CAs, 64 addresses and the ids of 2,500 certificates are 250 KB
 DEPLOYMENT_ATTEMPTS: Final = 3  # to apply one group; a group that ends the core each time must not do so for ever
 DEPLOYMENT_WATCH_S: Final = 10.0  # a new pinned function must fail within it to fail the deployment; slow imports pass
 LISTEN_BACKLOG: Final = 1_024  # devices that reconnect at once after a restart; the kernel caps it at somaxconn

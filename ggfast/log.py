@@ -329,6 +329,12 @@ class Logs:
         if log is not None:
             log.close()
 
+    def forget_functions(self) -> None:
+        """Close the logs of all functions: their files may be removed."""
+        for log in self._functions.values():
+            log.close()
+        self._functions.clear()
+
     def close(self) -> None:
         """Write what is still to be said and close every file; logs may be used again afterwards."""
         for log in (*self._systems.values(), *self._functions.values()):

@@ -204,6 +204,9 @@ class GgfastSettings:
     run_as_uids: tuple[int, ...] | None = user_ids(
         "runAsUids", 64, "ggfast", "the uids, beside functionUser's, for RunAs; without a list every ordinary account's"
     )
+    strict: bool = switch(
+        "strict", False, "ggfast", "as V1: deployments restart all functions; they and new certificates cut all devices"
+    )
     fsync: bool = switch("fsync", True, "ggfast", "false trades durability at power loss for less flash wear")
     log_lines_per_s: int = number(
         "functionLogLinesPerSecond", limits.FUNCTION_LOG_LINES_PER_S, 1, 100_000, "1/s", "ggfast", "more are dropped"

@@ -50,6 +50,20 @@ class DeploymentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class CoreChanged:
+    """What a core depends on without a deployment is different: its devices' certificates, its group's authorities,
+    its addresses. `iot.relying.group_changed` tells it to the core of a group."""
+
+    region: str
+    thing_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentEventsWaiting:
+    """Deployments changed their state: `deploy.outbox` has events to deliver."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeysChanged:
     """Access keys were made, removed or switched: opened ones are forgotten."""
 

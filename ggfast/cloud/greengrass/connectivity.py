@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 from uuid import uuid4
 
+from ggfast.cloud.events import CoreChanged
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.service import GREENGRASS
 from ggfast.cloud.limits import CONNECTIVITY_ENTRIES_MAX
@@ -36,6 +37,13 @@ def connectivity_of(tx: Transaction, home: str, thing: str) -> list[dict[str, An
     return entries
 
 
+def connectivity_with_times(tx: Transaction, home: str, thing: str) -> list[tuple[dict[str, Any], float]]:
+    """The same, each with the time since which it has been in every list that was given; seconds since 1970."""
+    found = tx.get(_COLLECTION, home, thing)
+    since = {} if found is None else found["Since"]
+    return [(entry, since[_place(entry)]) for entry in connectivity_of(tx, home, thing)]
+
+
 @GREENGRASS.operation("GetConnectivityInfo", f"GET {_PATH}", {"ThingName": _THING}, resource=_PATH)
 def get_connectivity(call: Call) -> Reply:
     """The addresses; none for a core that has not told any."""
@@ -57,6 +65,14 @@ def update_connectivity(call: Call) -> Reply:
             raise Fault(
                 GREENGRASS.invalid_code, f"ConnectivityInfo: {times} entries have the Id '{identifier}', expected one."
             )
-    version = str(uuid4())
-    call.tx.put(_COLLECTION, call.home, call.params["ThingName"], {"ConnectivityInfo": entries, "Version": version})
+    thing, version, now = call.params["ThingName"], str(uuid4()), call.cloud.clock.wall()
+    known = {_place(entry): since for entry, since in connectivity_with_times(call.tx, call.home, thing)}
+    if entries != connectivity_of(call.tx, call.home, thing):
+        call.tx.tell(CoreChanged(call.region, thing))
+    since = {_place(entry): known.get(_place(entry), now) for entry in entries}
+    call.tx.put(_COLLECTION, call.home, thing, {"ConnectivityInfo": entries, "Since": since, "Version": version})
     return Reply({"Version": version})
+
+
+def _place(entry: dict[str, Any]) -> str:
+    return f"{entry['HostAddress']} {entry.get('PortNumber', '')}"

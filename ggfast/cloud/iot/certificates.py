@@ -19,6 +19,7 @@ from ggfast.cloud.iot.lookups import (
     everything_found,
     things_of_certificate,
 )
+from ggfast.cloud.iot.relying import certificate_changed
 from ggfast.cloud.iot.service import CERTIFICATE_ID, IOT, exists, in_use, name_in_arn, not_found
 from ggfast.cloud.operations import Call, Reply, entries, paged
 from ggfast.cloud.shapes import Choice, Flag, Text, need, query
@@ -225,6 +226,7 @@ def update_certificate(call: Call) -> Reply:
     body |= {"status": status, "modified": call.cloud.clock.wall(), "version": body["version"] + 1}
     call.tx.put(CERTIFICATES, call.home, certificate_id, body)
     call.tx.tell(CertificateEnded(certificate_id) if ended else PermissionsChanged(certificate_id))
+    certificate_changed(call.tx, call.home, certificate_id)
     return Reply()
 
 
@@ -254,6 +256,7 @@ def delete_certificate(call: Call) -> Reply:
         raise in_use(f"Certificate policies must be detached before deletion (arn: {arn})")
     call.tx.delete(CERTIFICATES, call.home, certificate_id)
     call.tx.tell(PermissionsChanged(certificate_id))
+    certificate_changed(call.tx, call.home, certificate_id)
     return Reply()
 
 
@@ -292,6 +295,7 @@ def _keep(call: Call, ready: Ready, status: str, mode: str = "DEFAULT") -> dict[
     if not ready.ours:
         call.tx.tell(CertificateTrusted(ready.pem))
     call.tx.tell(PermissionsChanged(ready.id))
+    certificate_changed(call.tx, call.home, ready.id)
     return {"certificateArn": arn, "certificateId": ready.id}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from ggfast.cloud.events import PermissionsChanged
 from ggfast.cloud.iot.certificates import required_principal
 from ggfast.cloud.iot.lookups import THING_PRINCIPALS, required_thing, things_of_certificate
+from ggfast.cloud.iot.relying import attachment_changed
 from ggfast.cloud.iot.service import ARN, IOT, NAME, unusable
 from ggfast.cloud.operations import Call, Reply, entries, paged
 from ggfast.cloud.shapes import Choice, header, query
@@ -47,6 +48,7 @@ def attach_thing_principal(call: Call) -> Reply:
         {"certificate": [f"{call.home}/{certificate_id}"]},
     )
     call.tx.tell(PermissionsChanged(certificate_id))
+    attachment_changed(call.tx, call.home, certificate_id, name, attached=True)
     return Reply()
 
 
@@ -64,6 +66,7 @@ def detach_thing_principal(call: Call) -> Reply:
     certificate_id = required_principal(call, call.params["principal"])
     if call.tx.delete(THING_PRINCIPALS, f"{call.home}/{name}", certificate_id):
         call.tx.tell(PermissionsChanged(certificate_id))
+        attachment_changed(call.tx, call.home, certificate_id, name, attached=False)
     return Reply()
 
 

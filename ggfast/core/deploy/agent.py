@@ -67,7 +67,9 @@ class DeploymentAgent:
         *,
         staging: Path,
         strict: bool = False,
+        followed: Callable[[Group], None] = lambda _group: None,
     ) -> None:
+        """`followed` is called with each group that serves from now on."""
         self._store = store
         self._records = records
         self._applier = applier
@@ -76,6 +78,7 @@ class DeploymentAgent:
         self._cleaner = cleaner
         self._staging = staging
         self._strict = strict
+        self._followed = followed
         self._lock = asyncio.Lock()
         self._record = Record()
         self._fetching: asyncio.Task[None] | None = None
@@ -91,6 +94,7 @@ class DeploymentAgent:
         async with self._lock:
             self._record = await asyncio.to_thread(self._load_record)
             await self._bring_up()
+            self._followed(self._applier.current)
             current = self._record.current
             live = await asyncio.to_thread(self._store.live_deployment) if current is not None else None
             is_new = current is not None and live is not None and live.get("id") == current.id
@@ -265,6 +269,7 @@ class DeploymentAgent:
         try:
             await self._applier.apply(group, strict=self._strict)
             await asyncio.to_thread(self._store.confirm)
+            self._followed(group)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

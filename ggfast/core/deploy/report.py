@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ggfast import limits
-from ggfast.core.controlplane import News
 from ggfast.core.deploy.agent import DeploymentAgent
 from ggfast.core.deploy.machine import Report
 from ggfast.errors import GgfastError, LinkDown, Rejected
 from ggfast.log import SystemLog
+
+if TYPE_CHECKING:
+    from ggfast.core.controlplane import News
 
 _NEVER_TAKEN = (400, 404)  # such a report will not be taken however often it is told
 

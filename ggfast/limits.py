@@ -290,6 +290,29 @@ DEMO_REPORT_BYTES_MAX: Final = 256 * KIB
 DEMO_LATENCIES_MAX: Final = 20_000  # samples kept per flow, newest; a quarter of an hour of readings
 DEMO_LAST_VALUE_CHARACTERS: Final = 200
 
+# --- addresses and connectivity (greengrass-core 11.4) ----------------------------------------------------
+ADDRESS_LOOK_S: Final = 60.0  # between two looks that nothing has asked for; V1's detector is said to be as slow
+ADDRESS_SETTLE_S: Final = 1.5  # an interface that comes up changes several times; IPv6 needs a second for its check
+NETLINK_DATAGRAM_BYTES: Final = 64 * KIB  # the kernel fills at most 32 KiB of what it is offered
+NETLINK_DUMP_BYTES_MAX: Final = 4 * MIB  # an interface takes 1.5 KiB: more than two thousand of them
+NETLINK_DUMP_TRIES: Final = 3  # of a dump that a change has run through
+DETECTED_ADDRESSES_MAX: Final = 48  # published: with the local names they fit one certificate
+SKIPPED_INTERFACES_MAX: Final = 64  # patterns; each is tried on every address
+CONNECTIVITY_RECORD_BYTES_MAX: Final = 32 * KIB  # what was published last: 48 entries of some 150 bytes
+CONNECTIVITY_RETRY_S: Final = 2.0  # after the first failure, then twice as long each time
+CONNECTIVITY_RETRY_S_MAX: Final = 60.0  # a link that is back is used within a minute
+CONNECTIVITY_REFUSED_S: Final = 600.0  # until a refused publication is tried again: somebody must change a policy
+
+# --- keys of the group role (greengrass-core 15) ----------------------------------------------------------
+CREDENTIALS_BYTES_MAX: Final = 16 * KIB  # one set; a session token has 1 to 4 KiB
+CREDENTIALS_LIFE_S_MAX: Final = 43_200.0  # the longest session of a role; what claims more was timed by a wrong clock
+CREDENTIALS_MARGIN_S: Final = 1_200.0  # of life left when new ones are got: old SDKs ask from 900 s on
+CREDENTIALS_MARGIN_PART: Final = 3  # but no more than this part of a short life
+CREDENTIALS_RETRY_S: Final = 1.0  # after the first failure, then twice as long each time
+CREDENTIALS_RETRY_S_MAX: Final = 60.0
+CREDENTIALS_NONE_S: Final = 10.0  # how long "no role" is believed: SDKs ask several times in a row
+CREDENTIALS_CLOCK_BACK_S: Final = 300.0  # a clock this far behind the moment of getting them was only corrected
+
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever
 DEPLOYMENT_RECORD_BYTES: Final = 32 * KIB  # two of them on disk; ids, and the message below with every quote escaped

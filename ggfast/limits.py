@@ -313,6 +313,23 @@ CREDENTIALS_RETRY_S_MAX: Final = 60.0
 CREDENTIALS_NONE_S: Final = 10.0  # how long "no role" is believed: SDKs ask several times in a row
 CREDENTIALS_CLOCK_BACK_S: Final = 300.0  # a clock this far behind the moment of getting them was only corrected
 
+# --- fetching deployments ---------------------------------------------------------------------------------
+OFFER_BYTES_MAX: Final = 32 * MIB  # GROUP_FILE_BYTES_MAX, GROUP_DEVICES_MAX certificates, 400 artifacts; as JSON
+OFFER_AUTHORITIES_MAX: Final = 16  # group CAs: the newest, those before it until their devices have discovered again
+OFFER_ADDRESSES_MAX: Final = 64  # of a core: as many as a server certificate has names
+DEPLOYMENT_FILE_BYTES_MAX: Final = 4 * MIB  # GROUP_DEVICES_MAX certificate ids, 200 ARNs, the authorities
+FETCH_ARTIFACT_S: Final = 1_800.0  # one request for an artifact; what has arrived by then is kept
+FETCH_REFUSALS_MAX: Final = 3  # of one artifact; the control plane may be about to be told of the deployment
+FETCH_WRONG_MAX: Final = 3  # times the content of one artifact is not what its digest says
+FETCH_PAUSE_FIRST_S: Final = 1.0  # after the network failed; doubled each time that nothing arrived
+FETCH_PAUSE_MAX_S: Final = 16.0
+FETCH_PAUSES_S: Final = 60.0  # in all, without a byte: then the process ends and the agent tries again later
+FETCH_LOCK_S: Final = 10.0  # for the process of a core that has ended before to notice it
+FETCH_PROCESS_S: Final = 3_600.0  # of one fetching process; the next one goes on with what has arrived
+FETCH_OUTPUT_BYTES_MAX: Final = 64 * KIB  # of the fetching process: one line of JSON with the notes
+FETCH_NOTES_MAX: Final = 50  # remarks about a group that are kept
+FETCH_ERROR_CHARACTERS_MAX: Final = 4_000  # why a deployment failed; the control plane keeps 8,192
+
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever
 DEPLOYMENT_RECORD_BYTES: Final = 32 * KIB  # two of them on disk; ids, and the message below with every quote escaped

@@ -129,7 +129,7 @@ class GroupApplier:
             await self._admit(group, changes)
             if problems := await rollout.prepare():
                 raise failure_of(problems)
-            self._parts.table.set_table(rules(group))  # the only step of these that could refuse
+            self._swap_table(rules(group))  # the only one of these steps that could refuse
             rollout.switch()
             self._change_over(group, changes)
         except BaseException:
@@ -187,9 +187,17 @@ class GroupApplier:
         present = rules(self._current)
         if newcomers:
             entries = [rule for rule in rules(group) if rule[0] in newcomers]
-            self._parts.table.set_table([*present, *(entry for entry in entries if entry not in present)])
+            self._swap_table([*present, *(entry for entry in entries if entry not in present)])
         self._parts.identity.set_devices((*self._current.devices, *added))
         await self._let_in(*self._current.devices, *group.devices)
+
+    def _swap_table(self, entries: Sequence[tuple[str, str, str]]) -> None:
+        """One assignment. A core serves what it has rather than a table that it cannot read."""
+        try:
+            self._parts.table.set_table(entries)
+        except ValueError as error:
+            text = f"Error while processing. group config is invalid: subscriptions: {error}"
+            raise DeploymentFailed("table", text, rolled_back=True) from error
 
     def _change_over(self, group: Group, changes: Sequence[Change]) -> None:
         """The parts beside table and functions, in the same turn."""

@@ -26,6 +26,7 @@ from ggfast.settings import (
     account,
     host,
     modules,
+    name_patterns,
     number,
     one_of,
     programs,
@@ -43,6 +44,22 @@ _PROXY_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?")
 _FILE_NAME = re.compile(r"[^\0\n]{0,1024}")
 _RUNTIME = re.compile(r"python[0-9.]{1,5}|nodejs[0-9x.]{0,5}|java[0-9]{1,2}(\.al2)?")
 _CLIENT_ID = re.compile(r"[\x20-\x7e]{1,128}|")
+
+
+# Bridges and pairs of containers and virtual machines; VPNs are not among them, devices may well come that way.
+CONTAINER_INTERFACES: Final = (
+    "docker*",
+    "br-" + "[0-9a-f]" * 12,
+    "veth*",
+    "virbr*",
+    "vnet*",
+    "cni*",
+    "flannel*",
+    "cali*",
+    "podman*",
+    "lxc*",
+    "lxdbr*",
+)
 
 
 class Profile(StrEnum):
@@ -206,6 +223,16 @@ class GgfastSettings:
     )
     strict: bool = switch(
         "strict", False, "ggfast", "as V1: deployments restart all functions; they and new certificates cut all devices"
+    )
+    detect_skip_interfaces: tuple[str, ...] = name_patterns(
+        "detectSkipInterfaces",
+        CONTAINER_INTERFACES,
+        limits.SKIPPED_INTERFACES_MAX,
+        "ggfast",
+        "interfaces whose addresses are neither published nor named in the server certificate",
+    )
+    detect_loopback: bool = switch(
+        "detectLoopback", False, "ggfast", "whether the IP detector publishes 127.0.0.1 and ::1 too, as V1's did"
     )
     fsync: bool = switch("fsync", True, "ggfast", "false trades durability at power loss for less flash wear")
     log_lines_per_s: int = number(

@@ -151,6 +151,11 @@ class Layout:
         return self.deployment / "previous"
 
     @property
+    def previous_functions(self) -> Path:
+        """Function packages that an unconfirmed activation has put aside, named as in `functions`."""
+        return self.previous / "lambda"
+
+    @property
     def journal(self) -> Path:
         """Exists exactly while an activation is unconfirmed."""
         return self.deployment / "activation.json"

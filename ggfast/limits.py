@@ -57,6 +57,11 @@ CA_DAYS_MAX: Final = 36_525
 CERTIFICATE_BACKDATE_S: Final = 3_600  # a device's clock may be this far behind ours
 CERTIFICATE_HOSTS_MAX: Final = 64  # names in one certificate: the handshake carries all of them to every device
 CERTIFICATE_RETRY_S: Final = 3_600  # after a failed renewal; one third of the life is left for retries
+CERTIFICATE_RETRY_FIRST_S: Final = 5.0  # towards the control plane; then twice as long each time, up to the above
+CERTIFICATE_RETRY_MIN_S: Final = 0.5  # however little life is left
+CERTIFICATE_RETRY_NOTHING_S: Final = 60.0  # at most, while devices cannot connect: an attempt costs a few packets
+CERTIFICATE_REMINDER_S: Final = 3_600.0  # between two log lines about a certificate that nothing can be done about
+CERTIFICATE_CLOCK_SLACK_S: Final = 300.0  # a clock set back by less is a time server's ordinary work
 CERTIFICATE_HELPER_TIMEOUT_S: Final = 120.0  # an RSA key on a slow ARMv7 takes up to half a minute
 CERTIFICATE_FILE_BYTES_MAX: Final = 64 * KIB  # a PEM file or record; the largest real one is about 6 KiB
 CLOCK_FLOOR_S: Final = 1_767_225_600  # 2026-01-01: a clock before this belongs to a machine without a battery
@@ -272,6 +277,24 @@ TLS_CLIENT_CHAIN_BYTES_MAX: Final = 16 * KIB  # what a client may show of itself
 TLS_ANSWER_S: Final = 3.0  # what a client may take for its next flight while others wait; RSA on a microcontroller
 TLS_HANDSHAKES_PER_TURN: Final = 1  # each takes up to a millisecond, ten on a small board, and messages wait
 
+# --- connections to the cloud -----------------------------------------------------------------------------
+LINK_CONNECT_S: Final = 15.0  # a name and a TCP connection; satellite links take seconds
+LINK_ADDRESSES_MAX: Final = 8  # of one name that are tried; they share that time
+TLS_HANDSHAKE_S: Final = 30.0  # RSA on a slow board, and a server that is busy with many cores coming back
+LINK_PROXY_S: Final = 30.0  # a proxy's answer to CONNECT; it may have to connect itself
+LINK_FIRST_BYTE_S: Final = 30.0  # from a request to its answer; a long poll adds what it waits
+LINK_SILENCE_S: Final = 30.0  # within an answer
+LINK_IDLE_S: Final = 45.0  # a connection kept for the next request; NATs forget some after a minute
+LINK_HEAD_BYTES_MAX: Final = 32 * KIB  # of an answer; servers' own bounds are 8 to 16 KiB
+LINK_INTERIM_ANSWERS_MAX: Final = 8  # 1xx before the answer
+LINK_UNREAD_BYTES_MAX: Final = 256 * KIB  # received and not yet looked at; then the server waits
+CONTROLPLANE_CALL_S: Final = 60.0  # one small request, connecting included
+CONTROLPLANE_ANSWER_BYTES_MAX: Final = 1 * MIB  # keys, certificates, refusals
+CONTROLPLANE_NEWS_BYTES_MAX: Final = 24 * MIB  # a group document of the largest size, its artifacts, all certificates
+CONTROLPLANE_NEWS_S: Final = 600.0  # to receive that much through a slow modem, the wait not included
+CONTROLPLANE_ARTIFACT_S: Final = 3_600.0  # of one file at a time; the rest is fetched by the next request
+HANDED_AUTHORITIES_BYTES_MAX: Final = 1 * MIB  # of the file of trusted CAs; a distribution's whole bundle is 250 KB
+
 # --- looking at functions from the command line ----------------------------------------------------------
 INVOKE_WAIT_S: Final = 60.0  # what `invoke` waits for a result when the user does not say
 INVOKE_PAYLOAD_READ_MAX: Final = 512 * KIB  # more than any profile lets through: the core says what its limit is
@@ -289,6 +312,46 @@ DEMO_REPORT_S: Final = 0.25  # between two reports of a device: live to the eye,
 DEMO_REPORT_BYTES_MAX: Final = 256 * KIB
 DEMO_LATENCIES_MAX: Final = 20_000  # samples kept per flow, newest; a quarter of an hour of readings
 DEMO_LAST_VALUE_CHARACTERS: Final = 200
+
+# --- addresses and connectivity (greengrass-core 11.4) ----------------------------------------------------
+ADDRESS_LOOK_S: Final = 60.0  # between two looks that nothing has asked for; V1's detector is said to be as slow
+ADDRESS_SETTLE_S: Final = 1.5  # an interface that comes up changes several times; IPv6 needs a second for its check
+NETLINK_DATAGRAM_BYTES: Final = 64 * KIB  # the kernel fills at most 32 KiB of what it is offered
+NETLINK_DUMP_BYTES_MAX: Final = 4 * MIB  # an interface takes 1.5 KiB: more than two thousand of them
+NETLINK_DUMP_TRIES: Final = 3  # of a dump that a change has run through
+DETECTED_ADDRESSES_MAX: Final = 48  # published: with the local names they fit one certificate
+SKIPPED_INTERFACES_MAX: Final = 64  # patterns; each is tried on every address
+CONNECTIVITY_RECORD_BYTES_MAX: Final = 32 * KIB  # what was published last: 48 entries of some 150 bytes
+CONNECTIVITY_RETRY_S: Final = 2.0  # after the first failure, then twice as long each time
+CONNECTIVITY_RETRY_S_MAX: Final = 60.0  # a link that is back is used within a minute
+CONNECTIVITY_REFUSED_S: Final = 600.0  # until a refused publication is tried again: somebody must change a policy
+
+# --- keys of the group role (greengrass-core 15) ----------------------------------------------------------
+CREDENTIALS_BYTES_MAX: Final = 16 * KIB  # one set; a session token has 1 to 4 KiB
+CREDENTIALS_LIFE_S_MAX: Final = 43_200.0  # the longest session of a role; what claims more was timed by a wrong clock
+CREDENTIALS_MARGIN_S: Final = 1_200.0  # of life left when new ones are got: old SDKs ask from 900 s on
+CREDENTIALS_MARGIN_PART: Final = 3  # but no more than this part of a short life
+CREDENTIALS_RETRY_S: Final = 1.0  # after the first failure, then twice as long each time
+CREDENTIALS_RETRY_S_MAX: Final = 60.0
+CREDENTIALS_NONE_S: Final = 10.0  # how long "no role" is believed: SDKs ask several times in a row
+CREDENTIALS_CLOCK_BACK_S: Final = 300.0  # a clock this far behind the moment of getting them was only corrected
+
+# --- fetching deployments ---------------------------------------------------------------------------------
+OFFER_BYTES_MAX: Final = 32 * MIB  # GROUP_FILE_BYTES_MAX, GROUP_DEVICES_MAX certificates, 400 artifacts; as JSON
+OFFER_AUTHORITIES_MAX: Final = 16  # group CAs: the newest, those before it until their devices have discovered again
+OFFER_ADDRESSES_MAX: Final = 100  # of a core: as many as the control plane keeps
+DEPLOYMENT_FILE_BYTES_MAX: Final = 4 * MIB  # GROUP_DEVICES_MAX certificate ids, 200 ARNs, the authorities
+FETCH_ARTIFACT_S: Final = 1_800.0  # one request for an artifact; what has arrived by then is kept
+FETCH_REFUSALS_MAX: Final = 3  # of one artifact; the control plane may be about to be told of the deployment
+FETCH_WRONG_MAX: Final = 3  # times the content of one artifact is not what its digest says
+FETCH_PAUSE_FIRST_S: Final = 1.0  # after the network failed; doubled each time that nothing arrived
+FETCH_PAUSE_MAX_S: Final = 16.0
+FETCH_PAUSES_S: Final = 60.0  # in all, without a byte: then the process ends and the agent tries again later
+FETCH_LOCK_S: Final = 10.0  # for the process of a core that has ended before to notice it
+FETCH_PROCESS_S: Final = 3_600.0  # of one fetching process; the next one goes on with what has arrived
+FETCH_OUTPUT_BYTES_MAX: Final = 64 * KIB  # of the fetching process: one line of JSON with the notes
+FETCH_NOTES_MAX: Final = 50  # remarks about a group that are kept
+FETCH_ERROR_CHARACTERS_MAX: Final = 4_000  # why a deployment failed; the control plane keeps 8,192
 
 # --- deployment -----------------------------------------------------------------------------------------
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever

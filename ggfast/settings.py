@@ -18,6 +18,7 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _ABSOLUTE = re.compile(r"/[^\0]*")
+_NAME_PATTERN = re.compile(r"[^\s/]{1,128}")
 
 Section = TypeVar("Section")
 
@@ -109,6 +110,18 @@ def modules(key: str, maximum: int, since: str, meaning: str) -> Any:
 def absolute_paths(key: str, maximum: int, since: str, meaning: str) -> Any:
     """A list of absolute paths."""
     return _names(key, maximum, _ABSOLUTE, "an absolute path", since, meaning)
+
+
+def name_patterns(key: str, default: tuple[str, ...], maximum: int, since: str, meaning: str) -> Any:
+    """A list of shell patterns for names; one that is given replaces the default, an empty one too."""
+    rule = "a list; each a name, with `*`, `?` and `[...]` as in a shell"
+
+    def read(f: Fields, name: str) -> tuple[str, ...]:
+        if not f.has(name):
+            return default
+        return f.texts(name, maximum, pattern=_NAME_PATTERN, expected="a name or a shell pattern of names")
+
+    return _declare(key, default, read, rule, since, meaning)
 
 
 def programs(key: str, names: re.Pattern[str], since: str, meaning: str) -> Any:

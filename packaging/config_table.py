@@ -94,7 +94,9 @@ def _shown(default: object, rule: str) -> str:
     if isinstance(default, bool):
         words = ("no", "yes") if "yes" in rule else ("false", "true")
         return words[default]
-    return "" if default in (None, (), "") else str(default)
+    if isinstance(default, tuple):
+        return " ".join(default)
+    return "" if default in (None, "") else str(default)
 
 
 def main() -> int:

@@ -72,7 +72,8 @@ def policy(config: Config, accounts: Accounts) -> dict[str, object]:
         "denied_uids": sorted(denied),
         "gids": _without(1, ID_MAX, accounts.daemon_gid),
         "allow_root": config.runtime.allow_functions_to_run_as_root,
-        "code_prefixes": [str(layout.functions)],
+        # During a deployment functions of the group before may need another worker: their packages lie in the second.
+        "code_prefixes": [str(layout.functions), str(layout.previous_functions)],
         **mount_policy(config),
     }
 

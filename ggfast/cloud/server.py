@@ -23,6 +23,7 @@ from ggfast.cloud.artifacts import ArtifactFolder
 from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.certificate import ServerCertificate, server_certificate
 from ggfast.cloud.deploy.bulk_runner import BulkRunner
+from ggfast.cloud.deploy.outbox import Outbox
 from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.dispatch import Dispatcher
 from ggfast.cloud.gauges import show_devices, show_front, show_store
@@ -138,6 +139,9 @@ class CloudServer:
         bulk = BulkRunner(cloud.store, cloud.surroundings)
         self._stack.push_async_callback(bulk.stop)
         await bulk.start()
+        outbox = Outbox(cloud.store, folder.events_log)
+        self._stack.push_async_callback(outbox.stop)
+        await outbox.start()
         upkeep = Upkeep(cloud.store, cloud.surroundings)
         self._stack.push_async_callback(upkeep.stop)
         await upkeep.start()

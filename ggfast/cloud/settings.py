@@ -74,6 +74,10 @@ class CloudFolder:
         return self.root / "logs" / "access.log"
 
     @property
+    def events_log(self) -> Path:
+        return self.root / "logs" / "events.log"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

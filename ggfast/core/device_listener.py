@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ggfast import limits
 from ggfast.clock import Clock
-from ggfast.core.certificates import ServerCertificate, ensure_server_certificate, local_hosts
+from ggfast.core.certificate_hosts import local_hosts
+from ggfast.core.own_ca import ServerCertificate, ensure_server_certificate
 from ggfast.errors import GgfastError
 from ggfast.log import SystemLog
 from ggfast.mqtt.broker import Broker, Listener

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ggfast.cli import cert
-from ggfast.core import certificates
-from ggfast.core.certificates import HelperResult, ServerCertificate, ensure_server_certificate
+from ggfast.core import certificate_helper, certificate_hosts, certificates, own_ca
+from ggfast.core.certificate_helper import HelperResult
+from ggfast.core.own_ca import ServerCertificate, ensure_server_certificate
 from ggfast.errors import ConfigError, OperatingError
 from ggfast.limits import CERTIFICATE_RETRY_S, CLOCK_FLOOR_S
 
@@ -41,9 +42,9 @@ class InProcess:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: SetClock) -> None:
         self.calls: list[str] = []
         self.broken: str = ""
-        monkeypatch.setattr(cert.time, "time", lambda: clock.now)
+        monkeypatch.setattr(time, "time", lambda: clock.now)
 
-    async def __call__(self, arguments: Sequence[str]) -> HelperResult:
+    async def __call__(self, arguments: Sequence[str], text: str = "") -> HelperResult:
         self.calls.append(" ".join(arguments[:1]) + (" --renew" if "--renew" in arguments else ""))
         if self.broken:
             return HelperResult(1, "", self.broken)
@@ -167,7 +168,7 @@ def test_crash_between_any_two_writes_heals_at_the_next_start(
         core.ensure()
     monkeypatch.setattr(cert, "write_file", real)
     result = core.ensure()
-    assert certificates.server_due(core.folder, HOSTS, core.clock.now) == ""
+    assert own_ca.server_due(core.folder, HOSTS, core.clock.now) == ""
     assert certificates.pair_error(result.ca, core.folder / "ca.key") == ""
 
 
@@ -239,16 +240,16 @@ def test_helper_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     hanging = tmp_path / "hanging"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
-    monkeypatch.setattr(certificates.sys, "executable", str(hanging))
-    monkeypatch.setattr(certificates, "CERTIFICATE_HELPER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(certificate_helper.sys, "executable", str(hanging))
+    monkeypatch.setattr(certificate_helper, "CERTIFICATE_HELPER_TIMEOUT_S", 0.2)
     with pytest.raises(OperatingError, match="did not end"):
-        asyncio.run(certificates.run_helper(["show", "x"]))
+        asyncio.run(certificate_helper.run_helper(["show", "x"]))
 
 
 def test_helper_that_cannot_start_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(certificates.sys, "executable", str(tmp_path / "none"))
+    monkeypatch.setattr(certificate_helper.sys, "executable", str(tmp_path / "none"))
     with pytest.raises(OperatingError, match="could not be started"):
-        asyncio.run(certificates.run_helper(["show", "x"]))
+        asyncio.run(certificate_helper.run_helper(["show", "x"]))
 
 
 def test_folder_that_cannot_be_written_is_said(core: Core) -> None:
@@ -287,12 +288,12 @@ a line that is something else
 
 
 def test_addresses_are_those_that_stay() -> None:
-    assert certificates._ipv4_addresses(FIB_TRIE) == {"127.0.0.1", "192.168.1.5"}
-    assert certificates._ipv6_addresses(IF_INET6) == {"::1", "2001:db8::5"}
-    assert certificates._ipv4_addresses("") == set()
+    assert certificate_hosts._ipv4_addresses(FIB_TRIE) == {"127.0.0.1", "192.168.1.5"}
+    assert certificate_hosts._ipv6_addresses(IF_INET6) == {"::1", "2001:db8::5"}
+    assert certificate_hosts._ipv4_addresses("") == set()
 
 
 def test_local_hosts_can_all_be_named() -> None:
-    hosts = certificates.local_hosts()
+    hosts = certificate_hosts.local_hosts()
     assert {"localhost", "127.0.0.1"} <= set(hosts)
-    assert certificates.normal_hosts(hosts) == hosts
+    assert certificate_hosts.normal_hosts(hosts) == hosts

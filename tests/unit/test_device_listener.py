@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ggfast import limits
 from ggfast.clock import SystemClock
 from ggfast.core import device_listener
-from ggfast.core.certificates import ServerCertificate
 from ggfast.core.device_listener import DeviceListener
+from ggfast.core.own_ca import ServerCertificate
 from ggfast.errors import StorageFailed
 
 

@@ -65,8 +65,8 @@ def refusal(*arguments: Any, **more: Any) -> str:
     with pytest.raises(DeploymentFailed) as error:
         resolve(*arguments, **more)
     text = str(error.value)
-    assert text.startswith("group config is invalid: ")
-    return text.removeprefix("group config is invalid: ")
+    assert text.startswith("Error while processing. group config is invalid: ")
+    return text.removeprefix("Error while processing. group config is invalid: ")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ DOORS = {
     "aiohttp": ("cloud/",),
     "aiomqtt": ("net/mqttclient.py",),
     "cgroupspy": ("sandbox/", "cli/doctor_machine.py"),
-    "cryptography": ("cli/cert.py", "cloud/"),
+    "cryptography": ("cli/cert.py", "cli/cert_", "cloud/"),
     "httptools": ("net/",),
     "orjson": ("storage/", "net/", "mqtt/", "group/", "shadows/", "core/", "cloud/", "config.py", "fields.py"),
     "paho": ("cli/",),

@@ -54,11 +54,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A deployable group version: the document, the archives it needs (kind, name, digest, size) and its core."""
+    """A deployable group version: the document, the archives it needs (kind, name, digest, size), its core, and of
+    each device certificate id and thing's name."""
 
     document: Json
     artifacts: list[Json]
     thing: str
+    devices: list[tuple[str, str]]
 
 
 def cores_of(tx: Transaction, home: str, references: Json) -> list[Json]:
@@ -104,7 +106,8 @@ class _Freezer:
         assert group.core is not None
         document = orjson.loads(write_deployed(group))
         document |= self._for_the_agent(group, group.core)
-        return Frozen(document, self._artifacts(group), group.core.thing_name)
+        devices = [(arns.certificate_id(each.certificate_arn), each.thing_name) for each in group.devices]
+        return Frozen(document, self._artifacts(group), group.core.thing_name, devices)
 
     def _raise_if_any(self) -> None:
         if self.problems:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ggfast.cloud.deploy.outbox import note
+from ggfast.cloud.iot import relying
 from ggfast.cloud.limits import DEPLOYMENTS_PER_GROUP_MAX
 from ggfast.cloud.store.interface import Body, Transaction
 from ggfast.cloud.surroundings import timestamp
@@ -103,10 +105,13 @@ class Deployment:
 
 
 def save(tx: Transaction, deployment: Deployment) -> None:
-    """Make or replace the record. The oldest of a group go when there are too many, not those it stands at."""
+    """Make or replace the record, and have it told to which states it has come since it was saved before. The oldest
+    of a group go when there are too many, not those it stands at."""
     parent = f"{deployment.home}/{deployment.group}"
-    labels = {"id": [f"{deployment.home}/{deployment.id}"]}
-    tx.put(DEPLOYMENTS, parent, deployment.id, deployment.body(), labels)
+    before = tx.get(DEPLOYMENTS, parent, deployment.id)
+    changes = deployment.history[len(before["history"]) if before is not None else 0 :]
+    note(tx, deployment.home, deployment.group, deployment.id, deployment.type, changes)
+    _put(tx, deployment)
     spare = tx.count(DEPLOYMENTS, parent) - DEPLOYMENTS_PER_GROUP_MAX
     if spare > 0:
         state = group_state(tx, deployment.home, deployment.group)
@@ -114,6 +119,11 @@ def save(tx: Transaction, deployment: Deployment) -> None:
         oldest = tx.list(DEPLOYMENTS, parent, limit=spare + len(needed)).documents
         for document in [found for found in oldest if found.name not in needed][:spare]:
             tx.delete(DEPLOYMENTS, parent, document.name)
+
+
+def _put(tx: Transaction, deployment: Deployment) -> None:
+    labels = {"id": [f"{deployment.home}/{deployment.id}"]}
+    tx.put(DEPLOYMENTS, f"{deployment.home}/{deployment.group}", deployment.id, deployment.body(), labels)
 
 
 def load(tx: Transaction, home: str, group: str, deployment: str) -> Deployment | None:
@@ -181,12 +191,9 @@ def put_core_state(tx: Transaction, home: str, thing: str, state: CoreState) -> 
 
 
 def deployed_group(tx: Transaction, home: str, thing: str) -> str:
-    """The group that is deployed, or being deployed, to a core; "" for none, also once it was reset or deleted, or
-    deployed to another core."""
-    group = core_state(tx, home, thing).group
-    deployed = group_state(tx, home, group).deployed if group else ""
-    found = load(tx, home, group, deployed) if deployed else None
-    return group if found is not None and found.thing == thing else ""
+    """The group that is deployed to a core, or being deployed if it has none; "" for none, also once it was reset or
+    deleted, or deployed to another core."""
+    return relying.relied_by_core(tx, home, thing).group
 
 
 # --- documents -------------------------------------------------------------------------------------------
@@ -232,5 +239,6 @@ def forget_group(tx: Transaction, home: str, group: str) -> None:
     tx.delete_all(DEPLOYMENTS, f"{home}/{group}")
     drop_documents(tx, home, group)
     tx.delete(GROUPS, home, group)
+    relying.forget_group(tx, home, group)
     if kept is not None and core_state(tx, home, kept.thing).deployment == kept.id:
-        save(tx, kept)
+        _put(tx, kept)

@@ -13,6 +13,7 @@ from ggfast.cloud.deploy.records import CoreState, Deployment, is_deployed
 from ggfast.cloud.deploy.starting import failure_text, finish_reset
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.groups import set_deployed
+from ggfast.cloud.iot import relying
 from ggfast.cloud.limits import DEPLOYMENT_MESSAGE_MAX
 from ggfast.cloud.store.interface import Transaction
 
@@ -69,6 +70,7 @@ def report(
         return
     if status == records.FAILURE:
         deployment.turn(status, now, _message(deployment, message or "the core gave no reason"))
+        relying.failed(tx, deployment.home, deployment.thing, deployment.id)
     else:
         deployment.turn(status, now)
     records.save(tx, deployment)
@@ -81,6 +83,7 @@ def _succeeded(tx: Transaction, deployment: Deployment) -> None:
         finish_reset(tx, deployment)
     else:
         set_deployed(tx, deployment.home, deployment.group, deployment.version)
+        relying.succeeded(tx, deployment.home, deployment.thing, deployment.id)
 
 
 def _seen(tx: Transaction, deployment: Deployment) -> None:

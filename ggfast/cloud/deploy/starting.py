@@ -20,6 +20,7 @@ from ggfast.cloud.events import DeploymentReady
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.authorities import NewCa, ensure_group_ca, give_back
 from ggfast.cloud.greengrass.groups import get_group, get_group_version, set_deployed
+from ggfast.cloud.iot import relying
 from ggfast.cloud.shadows import store as shadows
 from ggfast.cloud.store.interface import Body, Transaction
 from ggfast.cloud.surroundings import Surroundings
@@ -93,13 +94,18 @@ def start_reset(tx: Transaction, cloud: Surroundings, home: str, group_id: str, 
         deployment.turn(records.SUCCESS, now)
     records.save(tx, deployment)
     records.drop_documents(tx, home, group_id)
-    finish_reset(tx, deployment) if not deployment.is_pending else _remember_last(tx, deployment)
+    if deployment.is_pending:
+        _remember_last(tx, deployment)
+    else:
+        finish_reset(tx, deployment)
     tell_core(tx, deployment, now)
     return deployment
 
 
 def finish_reset(tx: Transaction, deployment: Deployment) -> None:
     """Nothing of the group is deployed any more; it may have been deleted while its core was resetting."""
+    if deployment.thing:
+        relying.succeeded(tx, deployment.home, deployment.thing, deployment.id)
     if get_group(tx, deployment.home, deployment.group) is None:
         return
     records.put_group_state(tx, deployment.home, deployment.group, records.GroupState(deployment.id, ""))
@@ -142,6 +148,7 @@ def _hand_over(tx: Transaction, deployment: Deployment, frozen: Frozen, now: flo
     reset = records.core_state(tx, home, frozen.thing).reset
     records.put_core_state(tx, home, frozen.thing, CoreState(deployment.group, deployment.id, reset))
     records.put_group_state(tx, home, deployment.group, records.GroupState(deployment.id, deployment.id))
+    relying.handed_over(tx, home, frozen.thing, deployment.group, deployment.id, frozen.devices)
     tell_core(tx, deployment, now)
 
 

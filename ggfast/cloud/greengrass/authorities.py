@@ -15,6 +15,7 @@ from typing import Any
 from ggfast.cloud.authority import CA_LIFE
 from ggfast.cloud.greengrass.groups import found_group
 from ggfast.cloud.greengrass.service import GREENGRASS, arn_of, client_token, unknown
+from ggfast.cloud.iot.relying import group_changed
 from ggfast.cloud.limits import (
     GROUP_CA_SPARES_MAX,
     GROUP_CAS_MAX,
@@ -202,6 +203,7 @@ def update_configuration(call: Call) -> Reply:
     group_id, _ = found_group(call)
     member = "CertificateExpiryInMilliseconds"
     call.tx.put(_CONFIGURATION, call.home, group_id, {member: call.params[member]})
+    group_changed(call.tx, call.home, group_id)
     return _configuration(call, group_id)
 
 
@@ -218,6 +220,7 @@ def _add(tx: Transaction, cloud: Surroundings, home: str, group_id: str, new: Ne
         rest = tx.list(_CA, f"{home}/{group_id}", limit=GROUP_CAS_MAX, token=newest.token, newest_first=True)
         for old in rest.documents:
             tx.delete(_CA, f"{home}/{group_id}", old.name)
+    group_changed(tx, home, group_id)
     return {"id": new.id, "arn": _arn(home, group_id, new.id), **body}
 
 

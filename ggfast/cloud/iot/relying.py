@@ -40,18 +40,15 @@ def relied_by_core(tx: Transaction, home: str, core: str) -> Relied:
     return Relied(entries[0].body["group"] if entries else "", tuple(sorted(ended)))
 
 
-def group_of_core(tx: Transaction, home: str, core: str) -> str:
-    """The group that a core (a thing's name) runs, or is about to if it runs none; "" for none."""
-    return relied_by_core(tx, home, core).group
-
-
 # --- deployments -----------------------------------------------------------------------------------------
 
 
 def handed_over(
     tx: Transaction, home: str, core: str, group: str, deployment: str, devices: Iterable[tuple[str, str]]
 ) -> None:
-    """A core has to fetch a deployment. `devices`: certificate id and thing's name of each."""
+    """A core has to fetch a deployment. `devices`: certificate id and thing's name of each. A core that had this group
+    before is its core no longer."""
+    _forget(tx, home, _of_group(tx, home, group), but=f"{home}/{core}")
     inactive, labels, attached = [], [], []
     for certificate_id, thing in devices:
         labels.append(f"{home}/{certificate_id}")
@@ -72,7 +69,7 @@ def succeeded(tx: Transaction, home: str, core: str, deployment: str) -> None:
     """A core runs this deployment now and nothing else; nothing at all if it was a reset."""
     for entry in list(everything(tx, _RELYING, f"{home}/{core}")):
         if entry.name != deployment:
-            tx.delete(_RELYING, f"{home}/{core}", entry.name)
+            tx.delete(_RELYING, entry.parent, entry.name)
     _tell(tx, home, core)
 
 
@@ -82,12 +79,17 @@ def failed(tx: Transaction, home: str, core: str, deployment: str) -> None:
         _tell(tx, home, core)
 
 
+def forget_group(tx: Transaction, home: str, group: str) -> None:
+    """The group is deleted: it is no core's."""
+    _forget(tx, home, _of_group(tx, home, group))
+
+
 # --- changes ---------------------------------------------------------------------------------------------
 
 
 def group_changed(tx: Transaction, home: str, group: str) -> None:
     """Something that the core of a group depends on without a deployment is different: wake it."""
-    for core in {entry.parent for entry in everything_found(tx, _RELYING, "group", f"{home}/{group}")}:
+    for core in {entry.parent for entry in _of_group(tx, home, group)}:
         _tell(tx, home, core.removeprefix(f"{home}/"))
 
 
@@ -102,6 +104,18 @@ def attachment_changed(tx: Transaction, home: str, certificate_id: str, thing: s
     """A certificate was attached to a thing or detached from it."""
     for entry in list(everything_found(tx, _RELYING, "attached", f"{home}/{certificate_id}/{thing}")):
         _note(tx, home, entry, "detached", certificate_id, ended=not attached)
+
+
+def _of_group(tx: Transaction, home: str, group: str) -> list[Document]:
+    return list(everything_found(tx, _RELYING, "group", f"{home}/{group}"))
+
+
+def _forget(tx: Transaction, home: str, entries: Iterable[Document], but: str = "") -> None:
+    """Remove entries, but those of the core under the parent `but`."""
+    for entry in entries:
+        if entry.parent != but:
+            tx.delete(_RELYING, entry.parent, entry.name)
+            _tell(tx, home, entry.parent.removeprefix(f"{home}/"))
 
 
 def _note(tx: Transaction, home: str, entry: Document, member: str, certificate_id: str, *, ended: bool) -> None:

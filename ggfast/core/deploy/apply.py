@@ -1,8 +1,18 @@
 """What a deployed group means for the running parts: worker plans, table, devices, loggers.
 
-`GroupApplier.apply` makes the parts those of a group, touching only what differs; it is also how a failed
-deployment gets back to the previous group. Every part's own change is one assignment or an ordered hand-over, so a
-message meets the old table or the new one, never none (design P4).
+`GroupApplier.apply` is a deployment while everything runs (design P4), in the order of `group.diff`:
+
+    plans of all functions, and whether this machine has what they need    refused here: nothing was touched
+    new devices may connect; new functions and changed ones start          refused here: taken back
+    in one turn: the table is swapped, queues go to new workers, certificates of changed devices end
+    old handlers end, removed functions finish what waits for them, removed devices are disconnected
+
+Until that turn the old table serves, with the entries of those that are new beside it: nobody else can send by them.
+A message meets the old table or the new one, never none. Changed pinned functions run beside their predecessors until
+then. What cannot run twice is stopped first and started after, which is why functions with local devices, and those
+that fail to start beside a running worker, are dark for some seconds (core/functions/rollout.py says how it is told).
+
+`restore` is how the core gets back to the group before, and `start` how it begins: both serve what can be served.
 """
 
 from __future__ import annotations
@@ -25,15 +35,27 @@ from ggfast.core.functions.manager import FunctionManager
 from ggfast.core.functions.models import attached_models
 from ggfast.core.functions.models import prepare as prepare_models
 from ggfast.core.functions.resources import attach, mount_policy, who_of
+from ggfast.core.functions.rollout import Rollout
 from ggfast.core.functions.runtimes import find_interpreter
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.errors import DeploymentFailed, StorageFailed
-from ggfast.group.document import Function, Group, Isolation
+from ggfast.group.diff import (
+    Change,
+    DeviceAdded,
+    DeviceChanged,
+    DeviceRemoved,
+    FunctionAdded,
+    FunctionChanged,
+    FunctionRemoved,
+    diff,
+)
+from ggfast.group.document import Device, Function, Group, Isolation
 from ggfast.group.functions import isolation_of, runtime_of, spooler_settings
 from ggfast.group.loggers import log_rules
 from ggfast.group.runtimes import Language, language_of
 from ggfast.group.subscriptions import rules
+from ggfast.layout import Layout
 from ggfast.log import Level, LogRule, Logs
 from ggfast.mqtt.broker import Broker
 from ggfast.sandbox.policy import Policy
@@ -80,15 +102,44 @@ class GroupApplier:
         """Like `restore` for the first group after the daemon's start: functions still running are taken over."""
         return await self._serve(group, *await self._prepare(group), self._parts.functions.adopt_all)
 
-    async def apply(self, group: Group) -> dict[str, str]:
-        """Make the parts serve `group`; returns what could not be started, by function ARN.
+    def hold(self, group: Group) -> None:
+        """To be called before the packages of `group` replace those on disk: until `apply` or `restore` no worker
+        starts from a package that is being moved. What runs goes on, what finds no free worker waits."""
+        self._parts.functions.hold(
+            change.old.arn if isinstance(change, FunctionChanged) else change.function.arn
+            for change in diff(self._current, group)
+            if isinstance(change, FunctionChanged | FunctionRemoved)
+        )
 
-        Raises DeploymentFailed or StorageFailed before anything is touched if the group cannot run on this machine.
+    async def apply(self, group: Group, *, strict: bool = False) -> dict[str, str]:
+        """Make the parts serve `group`, whose files are in place; returns an empty dictionary. See the module.
+
+        With `strict` every function is restarted and every device disconnected, as V1 did it; a persistent session
+        stays. Raises DeploymentFailed or StorageFailed with V1's words, or is cancelled: then the parts serve the
+        group before, and its functions that had to be stopped come back with `restore`, once its files have. A
+        cancellation after the change-over leaves the new group served. Takes at most about three times
+        DEPLOYMENT_WATCH_S beyond looking at files.
         """
         plans, faults = await self._prepare(group)
         for fault in faults.values():
             raise fault
-        return await self._serve(group, plans, {}, self._parts.functions.apply)
+        before, changes = self._current, diff(self._current, group)
+        rollout = self._parts.functions.rollout(plans, await self._moved_plans(changes), restart_all=strict)
+        try:
+            await self._admit(group, changes)
+            if problems := await rollout.prepare():
+                raise failure_of(problems)
+            self._swap_table(rules(group))  # the only one of these steps that could refuse
+            rollout.switch()
+            self._change_over(group, changes)
+        except BaseException:
+            rollout.abandon()
+            if self._current is before:
+                await self._take_back(before, group, rollout)
+            raise
+        await rollout.finish()
+        await self._dismiss(before, changes, strict)
+        return {}
 
     async def restore(self, group: Group) -> dict[str, str]:
         """Like `apply` for a group that was accepted before: a function that cannot run here any more, because of a
@@ -113,6 +164,83 @@ class GroupApplier:
                 faults[function.arn] = DeploymentFailed("functions", detail, rolled_back=True)
         return plans, faults
 
+    async def _moved_plans(self, changes: Sequence[Change]) -> dict[str, WorkerPlan]:
+        """By ARN, how functions of the group served now start while their packages are put aside."""
+        plans = {}
+        for change in changes:
+            if not isinstance(change, FunctionChanged | FunctionRemoved):
+                continue
+            function = change.old if isinstance(change, FunctionChanged) else change.function
+            code = self._config.layout.previous_functions / function.arn
+            if function.is_system or not code.is_dir():
+                continue
+            # One whose device or interpreter is gone would not start by its own plan either.
+            with suppress(DeploymentFailed, OSError, ValueError):
+                plans[function.arn] = await aside(partial(self._plan, self._current, function, code))
+        return plans
+
+    async def _admit(self, group: Group, changes: Sequence[Change]) -> None:
+        """Who is new may connect, send and be sent to by others who are."""
+        added = [change.device for change in changes if isinstance(change, DeviceAdded)]
+        functions = [change.function for change in changes if isinstance(change, FunctionAdded)]
+        newcomers = {device.thing_arn for device in added} | {function.arn for function in functions}
+        present = rules(self._current)
+        if newcomers:
+            entries = [rule for rule in rules(group) if rule[0] in newcomers]
+            self._swap_table([*present, *(entry for entry in entries if entry not in present)])
+        self._parts.identity.set_devices((*self._current.devices, *added))
+        await self._let_in(*self._current.devices, *group.devices)
+
+    def _swap_table(self, entries: Sequence[tuple[str, str, str]]) -> None:
+        """One assignment. A core serves what it has rather than a table that it cannot read."""
+        try:
+            self._parts.table.set_table(entries)
+        except ValueError as error:
+            text = f"Error while processing. group config is invalid: subscriptions: {error}"
+            raise DeploymentFailed("table", text, rolled_back=True) from error
+
+    def _change_over(self, group: Group, changes: Sequence[Change]) -> None:
+        """The parts beside table and functions, in the same turn."""
+        parts = self._parts
+        self._current = group
+        parts.logs.configure(*log_rules(group))
+        parts.spool.resize(spooler_settings(group).size_bytes)
+        parts.identity.set_devices(group.devices)
+        for change in changes:
+            if isinstance(change, DeviceChanged) and change.must_reconnect:
+                parts.broker.disconnect(change.old.thing_arn)
+
+    async def _take_back(self, before: Group, rejected: Group, rollout: Rollout) -> None:
+        """What `_admit` has given, and what was started. Everything that cannot wait comes first."""
+        parts = self._parts
+        parts.table.set_table(rules(before))
+        parts.identity.set_devices(before.devices)
+        staying = {device.thing_arn for device in before.devices}
+        for device in rejected.devices:
+            if device.thing_arn not in staying:
+                self._expel(device)
+        await self._let_in(*before.devices)
+        await rollout.wait_abandoned()
+
+    async def _dismiss(self, before: Group, changes: Sequence[Change], strict: bool) -> None:
+        """Those who are not in the group any more."""
+        await self._let_in(*self._current.devices)
+        for change in changes:
+            if isinstance(change, DeviceRemoved):
+                self._expel(change.device)
+        for device in before.devices if strict else ():
+            self._parts.broker.disconnect(device.thing_arn)
+
+    def _expel(self, device: Device) -> None:
+        self._parts.broker.disconnect(device.thing_arn)
+        self._parts.broker.forget(device.thing_arn)  # a session kept for it would hold its messages for nobody
+
+    async def _let_in(self, *devices: Device) -> None:
+        """Whose certificates the listener takes; who comes in by one says the identity."""
+        layout = self._config.layout
+        paths = dict.fromkeys(layout.certificate(device.certificate_id) for device in devices)
+        await self._parts.listener.set_devices([path if path.exists() else _put_aside(layout, path) for path in paths])
+
     async def _serve(
         self, group: Group, plans: Sequence[WorkerPlan], faults: Faults, run: RunFunctions
     ) -> dict[str, str]:
@@ -123,21 +251,21 @@ class GroupApplier:
         parts.identity.set_devices(group.devices)
         parts.table.set_table(rules(group))
         problems = {arn: str(fault) for arn, fault in faults.items()} | await run(plans)
-        layout = self._config.layout
-        await parts.listener.set_devices([layout.certificate(device.certificate_id) for device in group.devices])
-        staying = {(device.thing_arn, device.certificate_id) for device in group.devices}
+        await self._let_in(*group.devices)
+        staying = {device.thing_arn: device.certificate_id for device in group.devices}
         for device in before.devices:
-            if (device.thing_arn, device.certificate_id) not in staying:
+            if device.thing_arn not in staying:
+                self._expel(device)
+            elif staying[device.thing_arn] != device.certificate_id:
                 parts.broker.disconnect(device.thing_arn)
-                parts.broker.forget(device.thing_arn)  # a session kept for it would hold its messages for nobody
         return problems
 
-    def _plan(self, group: Group, function: Function) -> WorkerPlan:
+    def _plan(self, group: Group, function: Function, code: Path | None = None) -> WorkerPlan:
         settings = self._config.ggfast
         hidden = (str(self._config.layout.root), str(self._config.layout.written), *settings.hidden_paths)
         contained = isolation_of(group, function) is not Isolation.NO_CONTAINER
         who = who_of(group, function, self._config, self._function_ids)
-        code = self._config.layout.function(function.arn)
+        code = code or self._config.layout.function(function.arn)
         interpreter = find_interpreter(function, dict(settings.runtimes), hidden if contained else None)
         return worker_plan(
             function,
@@ -224,6 +352,11 @@ def failure_of(problems: dict[str, str]) -> DeploymentFailed:
     """The deployment error for functions that did not start (Appendix B's wording)."""
     detail = "; ".join(f"worker with {arn} failed to initialize: {problem}" for arn, problem in problems.items())
     return DeploymentFailed("functions", detail, rolled_back=True)
+
+
+def _put_aside(layout: Layout, path: Path) -> Path:
+    """Where an unconfirmed activation has put a file of the group before."""
+    return layout.previous / path.relative_to(layout.deployment)
 
 
 def _proxies(config: Config) -> dict[str, str]:

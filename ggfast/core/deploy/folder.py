@@ -9,30 +9,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import ssl
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ggfast import arns, limits
-from ggfast.core.deploy.store import StagedGroup, load_active
-from ggfast.core.functions.handlers import make_executable, missing_handler
-from ggfast.core.functions.java_archive import ensure_archive, place_archive, placed_name
-from ggfast.core.functions.model_archives import stage_model
-from ggfast.core.functions.models import read_instead_of_written, written_resources
-from ggfast.core.functions.packages import unpack
-from ggfast.core.functions.runtimes import find_interpreter
-from ggfast.errors import ConfigError, DeploymentFailed, Problem, StorageFailed
+from ggfast import limits
+from ggfast.core.deploy.staging import (
+    Owner,
+    Stager,
+    is_function_arn,
+    replaced_group,
+    staging_directory,
+    write_group,
+)
+from ggfast.core.deploy.store import StagedGroup
+from ggfast.errors import ConfigError, Problem, StorageFailed
 from ggfast.fields import Problems, parse_json, shown
 from ggfast.group.diff import diff
-from ggfast.group.document import Device, Function, Group, Isolation, Resource, S3Model, SageMakerModel
+from ggfast.group.document import Device, Function, Group, Resource, S3Model, SageMakerModel
 from ggfast.group.folder import NOT_VALID, ReadGroup, read_folder, version_id
-from ggfast.group.functions import isolation_of, runtime_of
 from ggfast.group.ondisk import write_deployed
-from ggfast.group.runtimes import Language, language_of
 from ggfast.group.validate import GroupRules, validate
 from ggfast.layout import Layout
 from ggfast.plainfile import open_plain
@@ -47,7 +45,7 @@ def stage_folder(
     staging_directory: Path | None = None,
     *,
     rules: GroupRules | None = None,
-    owner: tuple[int, int] | None = None,
+    owner: Owner = None,
 ) -> StagedGroup:
     """Prepare the group in `folder` for activation in `layout`.
 
@@ -56,70 +54,50 @@ def stage_folder(
     problems, LimitReached if the disk has no room, StorageFailed if it fails; nothing stays behind then.
     """
     try:
-        return _Stager(folder, layout, rules or GroupRules(), owner).stage(staging_directory)
+        return _Folder(folder, layout, rules or GroupRules(), owner).stage(staging_directory)
     except OSError as error:
         hint = "The account that deploys must be able to read the whole folder."
         raise StorageFailed(f"the folder {folder} cannot be deployed: {error}", hint=hint) from error
 
 
-def stage_empty(layout: Layout, *, owner: tuple[int, int] | None = None) -> StagedGroup:
+def stage_empty(layout: Layout, *, owner: Owner = None) -> StagedGroup:
     """Prepare the removal of everything deployed (greengrass-core 12.5)."""
-    directory = _new_directory(layout, None, owner)
-    _write_group(directory, Group(), {}, owner)
-    notes: list[str] = []
-    return StagedGroup(directory, Group(), diff(_replaced(layout, notes), Group()), tuple(notes))
-
-
-def _replaced(layout: Layout, notes: list[str]) -> Group:
-    """The live group; one that cannot be read counts as none, so that a deployment can replace it."""
-    try:
-        return load_active(layout)
-    except ConfigError as error:
-        notes.append(f"{layout.group_file} is replaced as a whole: {error.subject}")
-        return Group()
+    with staging_directory(layout, None, owner) as directory:
+        write_group(directory, layout, Group(), {}, owner=owner)
+        notes: list[str] = []
+        return StagedGroup(directory, Group(), diff(replaced_group(layout, notes), Group()), tuple(notes))
 
 
 @dataclass(slots=True)
-class _Stager:
+class _Folder:
     folder: Path
     layout: Layout
     rules: GroupRules
-    owner: tuple[int, int] | None
+    owner: Owner
+    problems: Problems = field(default_factory=Problems)
+    notes: list[str] = field(default_factory=list)
 
     def stage(self, wanted: Path | None) -> StagedGroup:
-        problems = Problems()
+        problems = self.problems
         document = parse_json(self._read_document(), problems, "group.json")
         problems.raise_if_any(NOT_VALID)
         read = read_folder(document, problems)
         validate(read.group, self.rules, problems, read.paths)
-        notes = list(read.warnings)
-        active = _replaced(self.layout, notes)
-        certificates = self._certificates(read, problems, notes)
-        directory = _new_directory(self.layout, wanted, self.owner)
-        try:
-            functions = tuple(
-                function if function.is_system else self._package(function, at, read, directory, problems, notes)
-                for at, function in enumerate(read.group.functions)
+        self.notes += read.warnings
+        active = replaced_group(self.layout, self.notes)
+        certificates = self._certificates(read)
+        with staging_directory(self.layout, wanted, self.owner) as directory:
+            stager = Stager(
+                directory, read.group, read.paths, self.layout, self.rules, self.owner, problems, self.notes
             )
+            functions = tuple(self._functions(stager))
             problems.raise_if_any(NOT_VALID)
-            resources = self._models(read, directory, problems, notes)
+            resources = tuple(self._resources(stager))
             problems.raise_if_any(NOT_VALID)
             group = replace(read.group, functions=functions, resources=resources)
             content = hashlib.sha256(write_deployed(group)).hexdigest()
             group = replace(group, version_id=version_id(group.group_id, content))
-            for function in functions:
-                if not function.is_system and self._is_live(active, function):
-                    shutil.rmtree(directory / "lambda" / function.arn)
-            _write_group(directory, group, certificates, self.owner)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        notes += [
-            f"{arns.STREAM_MANAGER_ARN}: this release serves no streams, the entry has no effect"
-            for function in functions
-            if function.arn == arns.STREAM_MANAGER_ARN
-        ]
-        return StagedGroup(directory, group, diff(active, group), tuple(notes))
+            return stager.finish(group, active, certificates)
 
     def _read_document(self) -> bytes:
         path = self.folder / "group.json"
@@ -134,110 +112,36 @@ class _Stager:
             raise ConfigError(NOT_VALID, [problem])
         return data
 
-    # --- code ---
+    # --- code and models ---
 
-    def _package(
-        self,
-        function: Function,
-        position: int,
-        read: ReadGroup,
-        directory: Path,
-        problems: Problems,
-        notes: list[str],
-    ) -> Function:
-        """`function` with its package unpacked and measured; findings go to `problems`."""
-        path = f"{read.paths['Functions']}[{position}]"
-        source = self._inside(function.code)
-        target = directory / "lambda" / function.arn
-        if not function.code or not _is_function_arn(function.arn) or target.exists():
-            return function  # noted already
-        if source is None or not source.exists():
-            problems.add(f"{path}.Code", shown(function.code), f"a folder or zip archive in {self.folder}")
-            return function
-        language = language_of(runtime_of(function)) or Language.PYTHON
-        python = language is Language.PYTHON
-        try:
-            package = unpack(source, target, python=python, owner=self.owner)
-        except ConfigError as error:
-            for problem in error.problems:
-                problems.add(f"{path}.Code", f"{problem.path}: {problem.found}", problem.expected)
-            return function
-        if function.handler and (missing := missing_handler(language, target, function.handler)):
-            problems.add(f"{path}.Handler", shown(function.handler), f"{missing} in the package {function.code}")
-        contained = isolation_of(read.group, function) is not Isolation.NO_CONTAINER
-        hidden = self.rules.denied_paths if contained else None
-        self._prepare_runtime(path, function, hidden, target, problems, notes)
-        notes += [f"{function.arn}: {note}" for note in package.notes]
-        return replace(function, code="", code_digest=package.digest, code_bytes=package.size_bytes)
+    def _functions(self, stager: Stager) -> Iterator[Function]:
+        for position, function in enumerate(stager.group.functions):
+            if function.is_system or not function.code or not is_function_arn(function.arn):
+                yield function  # what is wrong with it is noted already
+                continue
+            source = self._inside(function.code)
+            if source is not None and source.exists():
+                yield stager.function(position, source, function.code)
+                continue
+            path = f"{stager.paths['Functions']}[{position}].Code"
+            self.problems.add(path, shown(function.code), f"a folder or zip archive in {self.folder}")
+            yield function
 
-    def _prepare_runtime(
-        self,
-        path: str,
-        function: Function,
-        hidden: Sequence[str] | None,
-        target: Path,
-        problems: Problems,
-        notes: list[str],
-    ) -> None:
-        """What the function's program needs beside its package; a missing interpreter goes to `problems`."""
-        try:
-            interpreter = find_interpreter(function, dict(self.rules.runtimes), hidden)
-        except DeploymentFailed as error:
-            problems.add(f"{path}.Runtime", shown(runtime_of(function)), error.detail)
-            return
-        language = language_of(runtime_of(function))
-        if language is Language.EXECUTABLE:
-            make_executable(target, function.handler)
-        elif language is Language.JAVA:
-            archive = ensure_archive(Path(interpreter), self.layout.java_archives, notes.append)
-            if archive is not None:
-                place_archive(archive, target / placed_name(Path(interpreter)))
-
-    # --- models ---
-
-    def _models(self, read: ReadGroup, directory: Path, problems: Problems, notes: list[str]) -> tuple[Resource, ...]:
-        """The resources, models among them unpacked unless they were before; findings go to `problems`."""
-        written = written_resources(read.group)
-        resources = []
-        for position, resource in enumerate(read.group.resources):
+    def _resources(self, stager: Stager) -> Iterator[Resource]:
+        """The resources, models among them unpacked unless they were before."""
+        for position, resource in enumerate(stager.group.resources):
             data = resource.data
-            if isinstance(data, S3Model | SageMakerModel) and data.archive:
-                path = f"{read.paths['Resources']}[{position}].Archive"
-                digest = self._model(path, data, resource.id in written, directory / "models", problems)
-                resource = replace(resource, data=replace(data, archive="", digest=digest))
-            resources.append(resource)
-        notes += [
-            f"{arn}: without a container it reads the model {resource_id}, but cannot write it"
-            for arn, resource_id in read_instead_of_written(read.group)
-        ]
-        return tuple(resources)
-
-    def _model(
-        self, path: str, data: S3Model | SageMakerModel, writable: bool, target: Path, problems: Problems
-    ) -> str:
-        source = self._inside(data.archive)
-        if source is None or not source.is_file():
-            problems.add(path, shown(data.archive), f"a .zip or .tar.gz archive in {self.folder}")
-            return ""
-        try:
-            return stage_model(
-                source,
-                target,
-                self.layout.models,
-                needs_parent=isinstance(data, S3Model),
-                writable=writable,
-                owner=self.owner,
-            )
-        except ConfigError as error:
-            for problem in error.problems:
-                problems.add(path, f"{problem.path}: {problem.found}", problem.expected)
-            return ""
-
-    def _is_live(self, active: Group, function: Function) -> bool:
-        """Whether the live package is this very one."""
-        live = active.function(function.arn)
-        same = live is not None and live.code_digest == function.code_digest
-        return same and self.layout.function(function.arn).is_dir()
+            if not isinstance(data, S3Model | SageMakerModel) or not data.archive:
+                yield resource
+                continue
+            path = f"{stager.paths['Resources']}[{position}].Archive"
+            source = self._inside(data.archive)
+            if source is None or not source.is_file():
+                self.problems.add(path, shown(data.archive), f"a .zip or .tar.gz archive in {self.folder}")
+                yield resource
+            else:
+                digest = stager.model(path, resource.id, data, source)
+                yield replace(resource, data=replace(data, archive="", digest=digest))
 
     def _inside(self, name: str) -> Path | None:
         """The real path of `name` in the folder, None if it leads out of it."""
@@ -247,7 +151,7 @@ class _Stager:
 
     # --- certificates ---
 
-    def _certificates(self, read: ReadGroup, problems: Problems, notes: list[str]) -> dict[str, bytes]:
+    def _certificates(self, read: ReadGroup) -> dict[str, bytes]:
         """Certificate id → PEM for every device; live ones are kept for devices whose file is not there."""
         found: dict[str, bytes] = {}
         directory = self.folder / "certificates"
@@ -258,7 +162,7 @@ class _Stager:
         for path, name in read.certificates.items():
             source = self._inside(name) if name else None
             if name and (source is None or not source.is_file()):
-                problems.add(path, shown(name), f"a PEM file in {self.folder}")
+                self.problems.add(path, shown(name), f"a PEM file in {self.folder}")
             elif source is not None:
                 found |= _read_certificates(source)
         wanted = {}
@@ -272,10 +176,10 @@ class _Stager:
             elif certificate_id:
                 path = f"{read.paths['Devices']}[{position}].CertificateArn"
                 expected = f"a certificate with this SHA-256 in {directory} (*.pem or *.crt)"
-                problems.add(path, shown(device.certificate_arn), expected)
+                self.problems.add(path, shown(device.certificate_arn), expected)
         unused = len(found.keys() - wanted.keys())
         if unused:
-            notes.append(f"certificates: {unused} belong to no device of the group")
+            self.notes.append(f"certificates: {unused} belong to no device of the group")
         return wanted
 
 
@@ -285,13 +189,6 @@ def _certificate_id(device: Device) -> str:
         return device.certificate_id
     except ValueError:
         return ""
-
-
-def _is_function_arn(arn: str) -> bool:
-    try:
-        return bool(arns.FunctionArn.parse(arn).qualifier)
-    except ValueError:
-        return False
 
 
 def _read_certificates(file: Path) -> dict[str, bytes]:
@@ -306,45 +203,3 @@ def _read_certificates(file: Path) -> dict[str, bytes]:
             continue
         found[hashlib.sha256(der).hexdigest()] = ssl.DER_cert_to_PEM_cert(der).encode()
     return found
-
-
-# --- writing ----------------------------------------------------------------------------------------------
-
-
-def _new_directory(layout: Layout, wanted: Path | None, owner: tuple[int, int] | None) -> Path:
-    directory = wanted or layout.staging / uuid.uuid4().hex
-    assert directory.parent == layout.staging, f"{directory} does not lie in {layout.staging}"
-    try:
-        for parent in (layout.deployment, layout.functions, layout.models, layout.staging):
-            if not parent.exists():
-                parent.mkdir(parents=True)
-                _give(parent, owner)
-        inside = ("lambda", "models", "group", "group/certificates")
-        for child in (directory, *(directory / name for name in inside)):
-            child.mkdir()
-            _give(child, owner)
-    except OSError as error:
-        raise StorageFailed(f"{directory} cannot be made: {error}") from error
-    return directory
-
-
-def _give(path: Path, owner: tuple[int, int] | None) -> None:
-    """Code for every function's user to pass; the group, which holds functions' variables, for the daemon alone."""
-    mode = 0o750 if path.name == "group" else 0o755
-    path.chmod(mode if path.is_dir() else 0o644)
-    if owner is not None:
-        os.chown(path, *owner)
-
-
-def _write_group(directory: Path, group: Group, certificates: dict[str, bytes], owner: tuple[int, int] | None) -> None:
-    """Write the document and the certificates, and see everything staged safely on disk."""
-    files = {f"certificates/{name}.pem": content for name, content in certificates.items()}
-    files["group.json"] = write_deployed(group)
-    try:
-        for name, content in files.items():
-            path = directory / "group" / name
-            path.write_bytes(content)
-            _give(path, owner)
-        os.sync()  # one wait for all files of all packages; activation relies on them
-    except OSError as error:
-        raise StorageFailed(f"{directory} cannot be written: {error}") from error

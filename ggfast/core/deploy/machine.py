@@ -126,9 +126,12 @@ def offer_event(
     """What an offer of the control plane means, and for which deployment; None if it is known already.
 
     A forced reset that this core has not seen (`reset_first`) is done as a deployment of its own, before the one it was
-    offered with: that one is offered again once the reset is reported.
+    offered with: that one is offered again once the reset is reported. One that failed is not tried over and over
+    meanwhile: the report of it settles what is offered next.
     """
     if reset_first and reset_first != record.reset:
+        if record.report is not None and record.report.deployment.id == reset_first:
+            return None
         forced = Deployment(reset_first, RESETS[1], deployment.group_id)
         under_way = record.current is not None and record.current.id == reset_first
         return None if under_way else (Event.RESET_OFFERED, forced)

@@ -25,6 +25,7 @@ from ggfast.log import Level
 CODE_MOUNT: Final = "/lambda"
 INTERFACE_VERSION: Final = "1.5"  # accepts every published SDK (sdk-contract 3)
 TOKEN_VARIABLE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
+GROUP_NAME_VARIABLE: Final = "AWS_GREENGRASS_GROUP_NAME"
 # What a worker without a container has none of.
 _CONTAINER_FIELDS: Final = ("memory_kb", "sysfs", "mounts", "devices", "hostname")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -60,7 +61,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """Everything that makes one function's workers; `digest` is equal exactly when two plans are."""
+    """Everything that makes one function's workers; `digest` is equal exactly when two plans ask for no restart.
+
+    The group's name is told to a function and left out of the digest: a group may be renamed while its functions run.
+    """
 
     arn: str
     name: str
@@ -74,7 +78,10 @@ class WorkerPlan:
     adoptable: bool = True  # whether its workers can go on with another daemon
 
     def __post_init__(self) -> None:
-        content = [self.pinned, self.timeout_s, self.memory_kb, self.spec, self.config, self.code_digest]
+        told = self.config.get("environment", {})
+        lasting = {name: value for name, value in told.items() if name != GROUP_NAME_VARIABLE}
+        config = {**self.config, "environment": lasting}
+        content = [self.pinned, self.timeout_s, self.memory_kb, self.spec, config, self.code_digest]
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         object.__setattr__(self, "digest", hashlib.sha256(text).hexdigest())
 
@@ -209,7 +216,7 @@ def function_environment(
         "STREAM_MANAGER_SERVER_PORT": str(facts.stream_manager_port),
         "AWS_IOT_THING_NAME": facts.thing_name,
         "AWS_IOT_THING_ARN": facts.thing_arn,
-        "AWS_GREENGRASS_GROUP_NAME": facts.group_name,
+        GROUP_NAME_VARIABLE: facts.group_name,
         "GROUP_ID": facts.group_id,
         "AWS_REGION": facts.region,
         "AWS_DEFAULT_REGION": facts.region,

@@ -2,7 +2,9 @@
 
 Pinned: one worker, started at once and again after each death, one request at a time, in order.
 On-demand: workers as work asks for them, free ones reused, the number shared by all functions.
-Sources: greengrass-core 6.1 (life cycle), 6.9 (concurrency).
+A deployment (rollout.py) gives a runner another plan and a worker for it; those of before, its elders, finish what they
+work at, and where order counts nobody else begins until they have.
+Sources: greengrass-core 6.1 (life cycle), 6.9 (concurrency); design P4.
 """
 
 from __future__ import annotations
@@ -94,8 +96,13 @@ class FunctionRunner:
         self._retry: asyncio.TimerHandle | None = None
         self._start_problem = ""
         self._watchers: list[asyncio.Future[None]] = []
-        self._predecessor: FunctionRunner | None = None
+        self._predecessor: FunctionRunner | None = None  # whose workers must be gone before one of these starts
+        self._ahead: FunctionRunner | None = None  # whose work comes before what waits here
         self._successor: FunctionRunner | None = None
+        self._elders: list[Worker] = []  # workers of plans before, asked to stop
+        self._kept_plan: WorkerPlan | None = None
+        self._draining = False
+        self.held = False  # whether a deployment decides when the next worker starts
 
     # --- work -----------------------------------------------------------------------------------------
 
@@ -111,7 +118,7 @@ class FunctionRunner:
     def pump(self) -> None:
         """Give work to free workers; what is left waits, and may need more workers."""
         queue, idle = self.queue, self._idle
-        while idle:
+        while idle and not self._must_wait():
             invocation = queue.take()
             if invocation is None:
                 return
@@ -133,19 +140,73 @@ class FunctionRunner:
 
     # --- life -----------------------------------------------------------------------------------------
 
-    def replace(self, plan: WorkerPlan) -> None:
-        """Run by another plan from now on; waiting work stays, running work may finish."""
+    def take_over(self, plan: WorkerPlan, worker: Worker | None = None) -> None:
+        """Run by another plan from now on, with a worker that was started beside the others if there is one.
+
+        Waiting work stays; the workers of before may finish what they work at, for WORKER_FINISH_S, and end.
+        """
         self.plan = plan
+        self.held, self._kept_plan = False, None
         self._backoff = Backoff()
         self._start_problem = ""
         self._cancel_retry()
+        self._elders = list(self.workers.values())
+        for elder in self._elders:
+            elder.retire()
+        if worker is not None and worker.lives:
+            self.workers[worker.instance] = worker
+            worker.pass_to(self)
+            if worker.state is WorkerState.IDLE:
+                self._idle.append(worker)
+        self._changed()
+        self.pump()
+        self._grow()
+
+    def renew(self, plan: WorkerPlan) -> None:
+        """A plan that means the same for running workers; the next worker starts by it, also if it had to wait."""
+        self.plan = plan
+        self.unhold()
+        self.pump()
+        self._grow()
+
+    def keep(self, plan: WorkerPlan) -> None:
+        """Start workers by this plan for the time being: a deployment has moved the package that its own plan names."""
+        self._kept_plan, self.held = plan, False
+        self.pump()
+        self._grow()
+
+    def park(self) -> None:
+        """End the workers and start none until told; what waits goes on waiting."""
+        self.held = True
+        self._cancel_retry()
         for worker in list(self.workers.values()):
             worker.retire()
-        self._grow()
+
+    def unhold(self) -> None:
+        """Workers may start by the function's own plan again; the caller calls `ensure` when they shall."""
+        self.held, self._kept_plan = False, None
+
+    def drain(self, successor: FunctionRunner | None = None) -> None:
+        """Nobody can reach this function any more: finish what waits, then close; the caller ends it when that takes
+        too long. Messages go to `successor`, another version of the same function, which begins with them when this
+        one works no more."""
+        self._draining = True
+        if successor is not None:
+            self._successor = successor
+            if self.plan.pinned or successor.plan.pinned:
+                successor._ahead = self
+            self.queue.hand_messages_to(successor.queue)
+        if self.held:  # nobody is there to do it
+            self.close()
+        else:
+            self.pump()
+        self._go_on()
 
     def close(self, successor: FunctionRunner | None = None) -> None:
         """Stop for good. Messages that wait go to `successor`, another version of the same function, which starts
         when this one's workers are gone: both may want the same serial port. Other work is refused."""
+        if self.closed:
+            return
         self.closed = True
         self._cancel_retry()
         if successor is not None:
@@ -163,6 +224,11 @@ class FunctionRunner:
         return worker
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a handler runs, or work waits for one."""
+        return bool(len(self.queue)) or any(worker.is_working for worker in self.workers.values())
+
+    @property
     def live(self) -> int:
         """Workers that run or will run."""
         return sum(worker.lives for worker in self.workers.values())
@@ -175,21 +241,21 @@ class FunctionRunner:
             return "running"
         if WorkerState.STARTING in states or WorkerState.LOADING in states:
             return "starting"
-        if self._retry is not None:
+        if self._retry is not None or (self.held and not states):
             return "waiting to restart"
         return "stopping" if states else "stopped"
 
     @property
     def started(self) -> bool:
         """Whether there is nothing to wait for after a deployment: a worker is loading or ready, or failed."""
-        if not self.plan.pinned or self._retry is not None or self._start_problem:
+        if not self.plan.pinned or self.held or self._retry is not None or self._start_problem:
             return True
-        return any(w.pid and w.lives and w.plan is self.plan for w in self.workers.values())
+        return any(w.pid and w.lives and w not in self._elders for w in self.workers.values())
 
     @property
     def initialised(self) -> bool:
         """Whether a worker of the present plan has imported its handler."""
-        return any(w.was_ready and w.plan is self.plan for w in self.workers.values())
+        return any(w.was_ready and w not in self._elders for w in self.workers.values())
 
     @property
     def start_problem(self) -> str:
@@ -206,7 +272,7 @@ class FunctionRunner:
 
     async def wait_replaced(self, timeout_s: float) -> None:
         """Wait until no worker of an earlier plan is left, at most `timeout_s`: its package may go then."""
-        await self._wait_for(lambda: all(worker.plan is self.plan for worker in self.workers.values()), timeout_s)
+        await self._wait_for(lambda: not self._elders, timeout_s)
 
     async def wait_started(self, timeout_s: float) -> None:
         """Wait until there is nothing to wait for after a deployment, at most `timeout_s`."""
@@ -242,6 +308,7 @@ class FunctionRunner:
             figures.last_error = result.payload[:512].decode("utf-8", "replace")
         if worker.state is WorkerState.IDLE:
             self.freed(worker)
+        self._go_on()
 
     def freed(self, worker: Worker) -> None:
         """A worker is idle again: it takes the next work, or makes room where other functions wait for a place."""
@@ -261,17 +328,36 @@ class FunctionRunner:
     def gone(self, worker: Worker, problem: str) -> None:
         """A worker is dead; `problem` is empty when it was asked to stop."""
         del self.workers[worker.instance]
+        if worker in self._elders:
+            self._elders.remove(worker)
         self.figures.peak(worker.peak_kb)
         if problem and not self.closed:
             self.figures.last_error = problem
             self._died(worker, problem)
         if not self.closed:
             self._grow()
-        elif self._successor is not None:
-            self._successor.ensure()
+        self._go_on()
         self._changed()
 
     # --- inside -----------------------------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        """Whether work that came before what waits here is still being done."""
+        if self._ahead is not None:
+            if self._ahead.is_busy:
+                return True
+            self._ahead = None
+        return any(elder.is_working and (self.plan.pinned or elder.plan.pinned) for elder in self._elders)
+
+    def _go_on(self) -> None:
+        """A handler is done or a worker gone: somebody may have waited for that."""
+        if self._elders and not self.closed:
+            self.pump()
+        if self._draining and not self.is_busy:
+            self.close()
+        if self._successor is not None and not self._successor.closed:
+            self._successor.pump()
+            self._successor.ensure()
 
     def _died(self, worker: Worker, problem: str) -> None:
         if worker.was_ready and not self.plan.pinned:
@@ -296,7 +382,7 @@ class FunctionRunner:
             self._retry = None
 
     def _grow(self) -> None:
-        if self.closed:
+        if self.closed or self.held:
             return
         if self._predecessor is not None:
             if self._predecessor.workers:
@@ -316,7 +402,7 @@ class FunctionRunner:
             starting += 1
 
     def _start(self) -> None:
-        plan = self.plan
+        plan = self._kept_plan or self.plan
         instance = new_instance(plan)
         worker = Worker(self._around, plan, instance, self._token_of(instance), self)
         self.workers[instance] = worker

@@ -1,6 +1,7 @@
 """The function manager: which functions run, who gets the next free worker, what becomes of an invocation.
 
-    apply(plans)      make the running functions those of a deployment, touching only what differs
+    rollout(plans)    a deployment while everything runs: all of it, or what ran before goes on (rollout.py)
+    apply(plans)      make the running functions these as far as possible: start of the core, way back
     invoke(...)       a request from outside the table (control socket, HTTP); workers' own come through `calls`
     adopt_all(plans)  after a restart of the daemon: go on with the workers that are still there
     stop()            end all workers in order
@@ -23,8 +24,9 @@ from ggfast._ext.buffers import Ring
 from ggfast.arns import FunctionArn
 from ggfast.clock import Clock
 from ggfast.core.functions.calls import V1_LIMITS, Calls, MessageLimits, Publisher, SystemTarget
+from ggfast.core.functions.candidate import Candidate
 from ggfast.core.functions.environment import WorkerPlan
-from ggfast.core.functions.function import FunctionRunner
+from ggfast.core.functions.function import FunctionRunner, new_instance
 from ggfast.core.functions.invocations import (
     EMPTY_RESULT,
     Invocation,
@@ -34,6 +36,7 @@ from ggfast.core.functions.invocations import (
 )
 from ggfast.core.functions.logs import LineSink
 from ggfast.core.functions.queue import WorkPool
+from ggfast.core.functions.rollout import Rollout
 from ggfast.core.functions.surroundings import Channel, Exit, Surroundings
 from ggfast.core.functions.tokens import KEY_BYTES, token_of
 from ggfast.core.functions.worker import Worker
@@ -167,13 +170,29 @@ class FunctionManager:
             loop, clock, channel, counters, log, function_log, self.calls, set(), secrets.randbits(31)
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._rollout: Rollout | None = None
         self._stopped = False
 
     # --- deployments ------------------------------------------------------------------------------------
 
+    def rollout(
+        self, plans: Sequence[WorkerPlan], moved: Mapping[str, WorkerPlan] | None = None, *, restart_all: bool = False
+    ) -> Rollout:
+        """A deployment of exactly these functions, for the caller to carry out; see rollout.py for all of it."""
+        self._rollout = Rollout(self, plans, moved or {}, restart_all)
+        return self._rollout
+
+    def hold(self, arns: Iterable[str]) -> None:
+        """Start no worker of these functions before the next `apply` or the end of a rollout: what runs goes on, what
+        finds no free worker waits. For the time in which their packages are moved."""
+        for arn in arns:
+            if (runner := self._functions.get(arn)) is not None:
+                runner.held = True
+
     async def apply(self, plans: Sequence[WorkerPlan]) -> dict[str, str]:
-        """Run exactly these functions. Untouched ones keep running; of a changed one the queue stays and the
-        running handler may finish. Returns when workers of before are gone and pinned ones have started: what of
+        """Run exactly these functions as far as they can be: what cannot start is tried again and again. Untouched
+        ones keep running; of a changed one the queue stays, the running handler may finish and its worker ends before
+        the next one starts. Returns when workers of before are gone and pinned ones have started: what of
         the new and changed could not be, by ARN. Waits at most about WORKER_FINISH_S + WORKER_EXIT_S."""
         wanted = {plan.arn: plan for plan in plans}
         removed = [self._functions.pop(arn) for arn in list(self._functions) if arn not in wanted]
@@ -186,11 +205,13 @@ class FunctionManager:
                 added[plan.name] = self._add(plan)
                 touched.append(added[plan.name])
             elif existing.plan.digest != plan.digest:
-                existing.replace(plan)
+                existing.take_over(plan)
                 touched.append(existing)
+            else:
+                touched += [existing] if existing.held else []
+                existing.renew(plan)
         for runner in removed:
-            self._router.remove_target(runner.plan.arn)
-            self._leaving.add(runner)
+            self.remove(runner)
             runner.close(added.get(runner.plan.name))
         for runner in self._functions.values():
             runner.pump()
@@ -208,7 +229,7 @@ class FunctionManager:
     async def adopt_all(self, plans: Sequence[WorkerPlan]) -> dict[str, str]:
         """Go on with workers an earlier daemon started by one of these plans, end all others, then `apply`."""
         keys = {plan.key: plan for plan in plans}
-        adopted = []
+        adopted, strangers = [], []
         for row in await self._around.channel.list():
             instance = str(row["instance"])
             plan = keys.get("-".join(instance.rsplit("-", 3)[1:3]))
@@ -217,11 +238,13 @@ class FunctionManager:
                 runner = self._add(plan)
             if plan is None or runner is None or not plan.adoptable or (plan.pinned and runner.workers):
                 self._log.info("Ending a worker nobody needs.", workerId=instance)
-                self._around.run(self._kill_stranger(instance))
+                strangers.append(self._kill_stranger(instance))
                 continue
             if not plan.pinned:
                 self._slots.take_over()
             adopted.append(runner.adopt(instance))
+        # One that a deployment had started beside another may hold what the other's successor needs: it goes first.
+        await asyncio.gather(*strangers)
         for plan in plans:
             if plan.arn not in self._functions:
                 self._add(plan)  # before the adopted ones speak: what they publish to it must find it
@@ -241,10 +264,14 @@ class FunctionManager:
         self._stopped = True
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        rollout = self._rollout
+        if rollout is not None:
+            rollout.abandon()
         await self.apply(())
         patience = limits.WORKER_EXIT_S
         await asyncio.gather(
             *(runner.wait_gone(patience) for runner in self._leaving),
+            *([rollout.wait_abandoned()] if rollout is not None else []),
         )
         for task in list(self._around.tasks):
             task.cancel()
@@ -252,7 +279,7 @@ class FunctionManager:
 
     def exited(self, event: Mapping[str, Any]) -> None:
         """The spawner's `exited` event."""
-        worker = self._worker(str(event.get("instance")))
+        worker = self._around.whose(self._token(str(event.get("instance"))).encode())
         if worker is not None:
             worker.exited(Exit.from_event(event))
 
@@ -312,6 +339,30 @@ class FunctionManager:
         """The worker that was given this token, for requests that come over TCP."""
         return self._around.whose(token)
 
+    # --- for rollouts ------------------------------------------------------------------------------------
+
+    @property
+    def runners(self) -> Mapping[str, FunctionRunner]:
+        """The functions that can be reached, by ARN."""
+        return self._functions
+
+    def add(self, plan: WorkerPlan) -> FunctionRunner:
+        """Make a function known to everybody."""
+        runner = self._add(plan)
+        self._sweep_later()
+        return runner
+
+    def remove(self, runner: FunctionRunner) -> None:
+        """Nobody can reach the function any more; its workers are looked after until they are gone."""
+        self._functions.pop(runner.plan.arn, None)
+        self._router.remove_target(runner.plan.arn)
+        self._leaving = {leaving for leaving in self._leaving if leaving.workers} | {runner}
+
+    def candidate(self, plan: WorkerPlan) -> Candidate:
+        """Start a worker that has no work yet."""
+        instance = new_instance(plan)
+        return Candidate(self._around, plan, instance, self._token(instance))
+
     # --- inside -----------------------------------------------------------------------------------------
 
     def _add(self, plan: WorkerPlan) -> FunctionRunner:
@@ -322,13 +373,6 @@ class FunctionManager:
 
     def _token(self, instance: str) -> str:
         return token_of(self._token_key, instance)
-
-    def _worker(self, instance: str) -> Worker | None:
-        for runner in (*self._functions.values(), *self._leaving):
-            worker = runner.workers.get(instance)
-            if worker is not None:
-                return worker
-        return None
 
     def _versions(self, arn: str) -> str:
         """What the caller may have meant."""

@@ -84,13 +84,16 @@ def unpack(
     try:
         with _Source(source, target, form) as items:
             _judge(source, items, form)
-            _need_room(target.parent, sum(item.size_bytes for item in items))
+            total = sum(item.size_bytes for item in items)
+            _need_room(target.parent, total)
             _make_directory(target, owner)
             try:
                 digest = _write(items, target, owner)
                 notes = _compile(target, owner) if python else []
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(target, ignore_errors=True)
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    _need_room(target.parent, total)  # somebody else has filled the disk meanwhile: says by how much
                 raise
     except ValueError as error:
         raise _refused(source, form, [Problem(source.name, str(error), form.expected)]) from None

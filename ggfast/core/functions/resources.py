@@ -323,4 +323,4 @@ def _swaps() -> str:
 
 
 def _failure(detail: str) -> DeploymentFailed:
-    return DeploymentFailed("resources", f"group config is invalid: {detail}", rolled_back=True)
+    return DeploymentFailed("resources", f"Error while processing. group config is invalid: {detail}", rolled_back=True)

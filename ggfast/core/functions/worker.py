@@ -184,6 +184,10 @@ class Worker:
         if self._link is not None and not self._link.send_answer(call, result.status, result.payload):
             self.end("it does not read its socket")
 
+    def pass_to(self, owner: Owner) -> None:
+        """Another owner is told from now on."""
+        self._owner = owner
+
     def run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that will answer one of this worker's calls."""
         self._around.run(work)
@@ -202,6 +206,11 @@ class Worker:
     def lives(self) -> bool:
         """Whether it runs or will run."""
         return self.state not in (WorkerState.ENDING, WorkerState.GONE)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether its handler runs."""
+        return self.state is WorkerState.BUSY
 
     # --- frames (called by the link) --------------------------------------------------------------------
 
@@ -457,6 +466,8 @@ class Worker:
             self._reason = self._reason or self._suspicion
             self._kill()
         elif self._asked_to_stop:
+            if self._invocation is not None:
+                self._around.counters.add("functions.killed.unfinished")
             self.end("it did not stop in time")
         elif self.state is WorkerState.BUSY:
             self._around.counters.add("functions.killed.timeout")

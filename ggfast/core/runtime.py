@@ -6,6 +6,7 @@ broker, identity, device listener    devices
 function manager                     functions, through the spawner's channel
 HTTP interface                       the same functions' requests over TCP
 deployment agent                     brings up what is on disk, then what is deployed
+control plane                        deployments, trust, addresses, keys: everything in cloud_side.py
 control socket                       the command line
 """
 

@@ -31,7 +31,7 @@ class Cloud(Protocol):
 
 
 class Trusted(Protocol):
-    """What is known of the group's certificates; core.trust.Trust."""
+    """What is known of the group's certificates; core.kept_trust.KeptTrust."""
 
     @property
     def version(self) -> str: ...

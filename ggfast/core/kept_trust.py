@@ -37,7 +37,7 @@ _FORM: Final = {
 }
 
 
-class Trust:
+class KeptTrust:
     """See the module. `path` is where it is kept, `follow` who is told."""
 
     def __init__(self, path: Path, follow: Follow, log: SystemLog) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggfast.core.trust import Trust, checked
+from ggfast.core.kept_trust import KeptTrust, checked
 from ggfast.errors import Malformed
 
 GOOD: dict[str, Any] = {
@@ -42,10 +42,10 @@ class Told:
         self.found.append(found)
 
 
-def made(path: Path) -> tuple[Trust, Told, Log]:
+def made(path: Path) -> tuple[KeptTrust, Told, Log]:
     told, log = Told(), Log()
     found: Any = log
-    return Trust(path, told, found), told, log
+    return KeptTrust(path, told, found), told, log
 
 
 def test_what_is_taken_is_told_and_outlives_the_process(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The deployment agent's transition table, explored: every interleaving within the bounds ends truthfully.
 
-What each exploration covers is stated by its bounds (tests/model/deployment_agent.py). Between them they reach every
+What each exploration covers is stated by its bounds (tests/model/deployment_exploration.py). Between them they reach every
 entry of the table but those in GUARDS.
 """
 
@@ -33,12 +33,12 @@ from tests.model.deployment_agent import (
     Bounds,
     Cloud,
     Phase,
-    explore,
     made,
     offered,
     reported,
 )
 from tests.model.deployment_agent import State as Step
+from tests.model.deployment_exploration import explore
 
 BOUNDS = {
     "three deployments of every kind in every order": Bounds(3, reports=1),

@@ -1,8 +1,8 @@
 """All that can become of a core and its control plane, and whether it is as it must be.
 
-`explore` visits every state that steps and faults (tests/model/deployment_agent.py) can reach within bounds. `untrue_in`
-says what is wrong in one; `Exploration.check` adds that steps alone lead from every state to one where nothing is left
-to do: no step leads in a circle, and where no step is left everything has ended truthfully.
+`explore` visits every state that steps and faults (tests/model/deployment_agent.py) can reach within bounds.
+`untrue_in` says what is wrong in one; `Exploration.check` adds that steps alone lead from every state to one where
+nothing is left to do: no step leads in a circle, and where no step is left everything has ended truthfully.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The deployment agent's transition table, explored: every interleaving within the bounds ends truthfully.
 
-What each exploration covers is stated by its bounds (tests/model/deployment_exploration.py). Between them they reach every
+What each exploration covers is stated by its bounds (tests/model/deployment_agent.py). Between them they reach every
 entry of the table but those in GUARDS.
 """
 

@@ -290,7 +290,7 @@ LINK_INTERIM_ANSWERS_MAX: Final = 8  # 1xx before the answer
 LINK_UNREAD_BYTES_MAX: Final = 256 * KIB  # received and not yet looked at; then the server waits
 CONTROLPLANE_CALL_S: Final = 60.0  # one small request, connecting included
 CONTROLPLANE_ANSWER_BYTES_MAX: Final = 1 * MIB  # keys, certificates, refusals
-CONTROLPLANE_NEWS_BYTES_MAX: Final = 24 * MIB  # a group document of the largest size, its artifacts, all certificates
+CONTROLPLANE_NEWS_BYTES_MAX: Final = 34 * MIB  # the largest offer (OFFER_BYTES_MAX) and what its devices depend on
 CONTROLPLANE_NEWS_S: Final = 600.0  # to receive that much through a slow modem, the wait not included
 CONTROLPLANE_ARTIFACT_S: Final = 3_600.0  # of one file at a time; the rest is fetched by the next request
 HANDED_AUTHORITIES_BYTES_MAX: Final = 1 * MIB  # of the file of trusted CAs; a distribution's whole bundle is 250 KB
@@ -332,7 +332,7 @@ CREDENTIALS_LIFE_S_MAX: Final = 43_200.0  # the longest session of a role; what 
 CREDENTIALS_MARGIN_S: Final = 1_200.0  # of life left when new ones are got: old SDKs ask from 900 s on
 CREDENTIALS_MARGIN_PART: Final = 3  # but no more than this part of a short life
 CREDENTIALS_RETRY_S: Final = 1.0  # after the first failure, then twice as long each time
-CREDENTIALS_RETRY_S_MAX: Final = 60.0
+CREDENTIALS_RETRY_S_MAX: Final = 60.0  # so often is asked while nothing has come; functions get an error meanwhile
 CREDENTIALS_NONE_S: Final = 10.0  # how long "no role" is believed: SDKs ask several times in a row
 CREDENTIALS_CLOCK_BACK_S: Final = 300.0  # a clock this far behind the moment of getting them was only corrected
 

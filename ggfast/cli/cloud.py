@@ -23,6 +23,7 @@ COMMANDS = {
     "delete-key": ("ggfast.cli.cloud_keys", "remove an access key"),
     "add-object": ("ggfast.cli.cloud_files", "register a file under an address in S3: a model, bulk input"),
     "add-software": ("ggfast.cli.cloud_files", "register a release of the core software that update jobs offer"),
+    "delegation": ("ggfast.cli.cloud_delegation", "CAs that cores have for renewing alone: show, revoke, forbid"),
     "backup": ("ggfast.cli.cloud_backup", "write everything into one file, also while it is served"),
     "restore": ("ggfast.cli.cloud_backup", "make a control plane from a backup"),
 }

@@ -22,11 +22,11 @@ from ggfast.cloud.faults import Fault
 from ggfast.cloud.iot.things import get_thing
 from ggfast.cloud.keys import user_arn
 from ggfast.cloud.operations import Principal
-from ggfast.cloud.privatefiles import write_private
 from ggfast.cloud.server import Opened, Ports
 from ggfast.cloud.services import all_services
 from ggfast.cloud.settings import CloudFolder, CloudSettings, load_settings
 from ggfast.errors import ConfigError, OperatingError, Problem
+from ggfast.storage.privatefiles import write_private
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,124}")  # of a thing, with room for what shadows of its deployments append
 _OPERATOR = "command-line"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.keys import ADMINISTRATOR_POLICY, make_key
-from ggfast.cloud.privatefiles import sync_folder, write_private
 from ggfast.cloud.sealing import KeySealer
 from ggfast.cloud.sealing import make_key as make_sealing_key
 from ggfast.cloud.settings import CloudFolder, CloudSettings, parse_settings
 from ggfast.cloud.store.sqlite import SqliteStore
 from ggfast.errors import OperatingError
+from ggfast.storage.privatefiles import sync_folder, write_private
 
 FIRST_KEY = "administrator"
 

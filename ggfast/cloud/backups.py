@@ -19,9 +19,9 @@ from pathlib import Path
 import orjson
 
 from ggfast.cloud.limits import BACKUP_LIST_BYTES_MAX, COPY_BYTES
-from ggfast.cloud.privatefiles import sync_folder
 from ggfast.cloud.settings import CloudFolder
 from ggfast.errors import OperatingError
+from ggfast.storage.privatefiles import sync_folder
 
 DIGESTS = "digests.json"
 _FORM = 1

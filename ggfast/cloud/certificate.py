@@ -10,7 +10,7 @@ import orjson
 
 from ggfast.cloud.authority import CertificateAuthority
 from ggfast.cloud.limits import SERVER_CERTIFICATE_RENEW_S
-from ggfast.cloud.privatefiles import write_private
+from ggfast.storage.privatefiles import write_private
 
 
 @dataclass(frozen=True, slots=True)

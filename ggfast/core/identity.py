@@ -2,7 +2,8 @@
 
 Trust is by registration, not by certificate authority (greengrass-core 10.2): a device's certificate id is the
 SHA-256 of its DER form, and the deployed group says which thing it belongs to. TLS has already proven that the
-device holds the key; here only the name is settled. Everything else is refused with CONNACK 5.
+device holds the key; here only the name is settled. Everything else is refused with CONNACK 5, and so is a certificate
+that the control plane has ended, without a deployment.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class DeviceIdentity:
         self._counters = counters
         self._changed = changed
         self._things: dict[str, dict[str, str]] = {}
+        self._ended: frozenset[str] = frozenset()
+        self._accepted: dict[str, str] = {}  # thing ARN -> certificate of its last accepted connection
 
     def set_devices(self, devices: Iterable[Device]) -> None:
         """Replace the registered devices in one assignment; connected ones are not looked at here."""
@@ -41,6 +44,20 @@ class DeviceIdentity:
             names = things.setdefault(device.certificate_id, {})
             names[ThingArn.parse(device.thing_arn).name] = device.thing_arn
         self._things = things
+        here = {thing_arn for names in things.values() for thing_arn in names.values()}
+        self._accepted = {arn: certificate for arn, certificate in self._accepted.items() if arn in here}
+
+    def set_ended(self, certificate_ids: Iterable[str]) -> tuple[str, ...]:
+        """Refuse these certificates from now on, and no others that were named before.
+
+        Returns the ARNs of things that came in with one of them, each once: the caller disconnects them. What is kept
+        for them stays: a certificate may become active again (greengrass-core 10.2).
+        """
+        self._ended = frozenset(certificate_ids)
+        concerned = tuple(arn for arn, certificate in self._accepted.items() if certificate in self._ended)
+        for arn in concerned:
+            del self._accepted[arn]
+        return concerned
 
     def authenticate(self, info: ConnectInfo) -> Accepted | Refused:
         """Map a certificate and a client id to a thing of the group, or refuse with code 5."""
@@ -50,10 +67,14 @@ class DeviceIdentity:
         names = self._things.get(certificate_id)
         if names is None:
             return self._refuse(info, "certificate is not registered in the group", certificate_id)
+        if certificate_id in self._ended:
+            self._counters.add("identity.refused.ended")
+            return self._refuse(info, "certificate was ended in the control plane", certificate_id)
         thing_arn = names.get(info.client_id)
         if thing_arn is None:
             expected = " or ".join(sorted(names))
             return self._refuse(info, f"client id is not the thing name, expected {expected}", certificate_id)
+        self._accepted[thing_arn] = certificate_id
         return Accepted(source=thing_arn)
 
     def connected(self, client: Client) -> None:

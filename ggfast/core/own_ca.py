@@ -11,6 +11,7 @@ any two writes leaves either the old state or a record that disagrees with its f
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ async def ensure_server_certificate(
 ) -> ServerCertificate:
     """Have a group CA and a server certificate naming every host, made or renewed if that is due.
 
-    Needs no network. Does not block the loop except for reading a few small files. When a renewal fails and an
+    Needs no network. Does not block the loop. When a renewal fails and an
     older certificate is there, that one is returned with a warning and an early `renew_at`: serving with an old
     certificate beats not serving. Raises OperatingError (StorageFailed for the disk) when there is nothing to
     serve with, ConfigError for hosts that no certificate can name (greengrass-core 10.3).
@@ -131,14 +132,14 @@ class _Renewal:
             if await self._renew_ca():
                 await self._ensure_server()
         except OperatingError as error:
-            if pair_error(self._folder / SERVER_CERTIFICATE, self._folder / SERVER_KEY):
+            if await asyncio.to_thread(pair_error, self._folder / SERVER_CERTIFICATE, self._folder / SERVER_KEY):
                 raise
             self._warnings.append(str(error))
-        return self._result()
+        return await asyncio.to_thread(self._result)
 
     async def _ensure_ca(self) -> None:
         certificate = self._folder / CA_CERTIFICATE
-        problem = pair_error(certificate, self._folder / CA_KEY)
+        problem = await asyncio.to_thread(pair_error, certificate, self._folder / CA_KEY)
         if not problem:
             return
         if certificate.exists():
@@ -149,7 +150,7 @@ class _Renewal:
         await call_helper(self._helper, "ca", "--out", str(self._folder), "--force")
 
     async def _ensure_server(self) -> None:
-        if not server_due(self._folder, self._hosts, self._clock.wall()):
+        if not await asyncio.to_thread(server_due, self._folder, self._hosts, self._clock.wall()):
             return
         folder = str(self._folder)
         named = [part for host in self._hosts for part in ("--host", host)]

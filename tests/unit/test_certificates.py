@@ -260,38 +260,6 @@ def test_folder_that_cannot_be_written_is_said(core: Core) -> None:
 
 # --- addresses of this machine -----------------------------------------------------------------------------
 
-FIB_TRIE = """Main:
-  +-- 0.0.0.0/0 3 0 5
-     |-- 0.0.0.0
-        /0 universe UNICAST
-     +-- 127.0.0.0/8 2 0 2
-        |-- 127.0.0.0
-           /8 host LOCAL
-        |-- 127.0.0.1
-           /32 host LOCAL
-        |-- 127.255.255.255
-           /32 link BROADCAST
-     |-- 169.254.7.7
-        /32 host LOCAL
-     |-- 192.168.1.0
-        /24 link UNICAST
-     |-- 192.168.1.5
-        /32 host LOCAL
-"""
-IF_INET6 = """00000000000000000000000000000001 01 80 10 80       lo
-20010db8000000000000000000000005 02 40 00 80     eth0
-20010db8000000000000000000000bad 02 40 00 01     eth0
-20010db8000000000000000000000b0b 02 40 00 c0     eth0
-fe8000000000000000fc00fffe000001 02 40 20 80     eth0
-a line that is something else
-"""
-
-
-def test_addresses_are_those_that_stay() -> None:
-    assert certificate_hosts._ipv4_addresses(FIB_TRIE) == {"127.0.0.1", "192.168.1.5"}
-    assert certificate_hosts._ipv6_addresses(IF_INET6) == {"::1", "2001:db8::5"}
-    assert certificate_hosts._ipv4_addresses("") == set()
-
 
 def test_local_hosts_can_all_be_named() -> None:
     hosts = certificate_hosts.local_hosts()

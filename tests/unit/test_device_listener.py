@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ggfast import limits
 from ggfast.clock import SystemClock
-from ggfast.core import device_listener
+from ggfast.core import certificate_keeper, device_listener
 from ggfast.core.device_listener import DeviceListener
 from ggfast.core.own_ca import ServerCertificate
 from ggfast.errors import StorageFailed
@@ -79,7 +79,7 @@ class Around:
             return real(cert, key, client_cas_pem=client_cas_pem)
 
         monkeypatch.setattr(device_listener, "server_context", count)
-        monkeypatch.setattr(device_listener, "ensure_server_certificate", self.ensure)
+        monkeypatch.setattr(certificate_keeper, "ensure_server_certificate", self.ensure)
 
     async def ensure(self, *_: object, **__: object) -> ServerCertificate:
         self.renewals += 1

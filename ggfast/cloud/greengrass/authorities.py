@@ -120,6 +120,7 @@ def is_delegation_forbidden(tx: Transaction, home: str, group_id: str) -> bool:
 def forbid_delegation(tx: Transaction, home: str, group_id: str, forbidden: bool) -> None:
     """The group's core gets no delegated CA from now on, or may have one again. Those it has stay good."""
     tx.put(_DELEGATION, home, group_id, _delegation(tx, home, group_id) | {"forbidden": forbidden})
+    group_changed(tx, home, group_id)
 
 
 def revoke_delegation(tx: Transaction, home: str, group_id: str, now: float) -> int:
@@ -128,6 +129,7 @@ def revoke_delegation(tx: Transaction, home: str, group_id: str, now: float) -> 
     own = _delegation(tx, home, group_id)
     since: int = max(int(now), own["revoked_before"] + 1)
     tx.put(_DELEGATION, home, group_id, own | {"revoked_before": since})
+    group_changed(tx, home, group_id)
     return since
 
 

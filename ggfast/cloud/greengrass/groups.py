@@ -17,6 +17,7 @@ from ggfast.cloud.greengrass.kinds import KINDS
 from ggfast.cloud.greengrass.service import CREATED, GREENGRASS, client_token, corrupted, unknown
 from ggfast.cloud.greengrass.tags import SHAPE as TAG_SHAPE
 from ggfast.cloud.greengrass.tags import taggable
+from ggfast.cloud.iot.lookups import everything
 from ggfast.cloud.limits import DEFINITION_NAME_MAX
 from ggfast.cloud.operations import Call, Reply, paged
 from ggfast.cloud.shapes import Record, Text, need
@@ -45,6 +46,12 @@ def get_group(tx: Transaction, home: str, group_id: str) -> Body | None:
 def get_group_version(tx: Transaction, home: str, group_id: str, version_id: str) -> Body | None:
     """What a version of a group refers to: ARNs by member, as they were given."""
     return GROUPS.content(tx, home, group_id, version_id)
+
+
+def groups_named(tx: Transaction, home: str, name: str) -> list[str]:
+    """The ids of the groups with that name."""
+    found = everything(tx, GROUPS.collection, GROUPS.parent(home))
+    return [document.name for document in found if document.body.get("Name") == name]
 
 
 def set_deployed(tx: Transaction, home: str, group_id: str, version_id: str | None) -> None:

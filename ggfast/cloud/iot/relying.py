@@ -40,6 +40,13 @@ def relied_by_core(tx: Transaction, home: str, core: str) -> Relied:
     return Relied(entries[0].body["group"] if entries else "", tuple(sorted(ended)))
 
 
+def newest_group_of_core(tx: Transaction, home: str, core: str) -> str:
+    """The group that a core is about to run, or runs if it has nothing new to fetch; "" for none. What a core asks for
+    while it applies a deployment is for that one."""
+    newest = tx.list(_RELYING, f"{home}/{core}", limit=1, newest_first=True).documents
+    return str(newest[0].body["group"]) if newest else ""
+
+
 # --- deployments -----------------------------------------------------------------------------------------
 
 

@@ -1,11 +1,14 @@
 """The deployed group on disk: read, replaced as a whole, never between two groups (promise P4).
 
-    deployment/group/                group.json, certificates/<id>.pem   ┐ what is live
+    deployment/group/                group.json, certificates/<id>.pem,  ┐
+                                     deployment.json (see live_deployment) │ what is live
     deployment/lambda/<arn>/         one package per function version    │
     deployment/models/<sha256>/      one unpacked model per archive      ┘
     deployment/staging/<name>/       a group being prepared: group/, lambda/, models/ (only what is new or changed)
     deployment/activation.json       the journal; exists exactly from the first rename to confirmation
     deployment/previous/             what an unconfirmed activation replaced: group/, lambda/, models/
+    deployment/downloads/            artifacts on their way (downloads.py), and
+    deployment/agent.state           what the agent remembers (record.py): neither is touched here
 
 `activate` moves the staged group in and keeps the old one; `confirm` makes that final by removing the journal, one
 atomic step; `rollback` moves everything back. A crash at any instruction leaves a journal or none, and `recover` at
@@ -18,11 +21,11 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -59,6 +62,21 @@ def load_active(layout: Layout) -> Group:
     return _load(layout.group_file)
 
 
+def live_deployment(layout: Layout) -> Mapping[str, Any] | None:
+    """What the live group's deployment.json says: `id`, `type`, `groupId`, `versionId`, and of one that brought a group
+    `artifacts` (digest by function ARN) and `trust`. None without one, as after a deployment from a folder, and where
+    the file is damaged. Blocking."""
+    try:
+        with layout.deployment_file.open("rb") as file:
+            data = file.read(limits.DEPLOYMENT_FILE_BYTES_MAX + 1)
+        found = orjson.loads(data) if len(data) <= limits.DEPLOYMENT_FILE_BYTES_MAX else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        return None
+    return found
+
+
 def missing_packages(group: Group, layout: Layout) -> list[Problem]:
     """A problem for each function whose package is not on disk."""
     return [
@@ -90,6 +108,10 @@ class Store:
     def load_active(self) -> Group:
         """The deployed group; see the function of this name."""
         return load_active(self._layout)
+
+    def live_deployment(self) -> Mapping[str, Any] | None:
+        """Which deployment is live; see the function of this name."""
+        return live_deployment(self._layout)
 
     def activate(self, directory: Path) -> Group:
         """Make the group staged in `directory` the live one, keeping what it replaces; returns it.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ggfast.log import SystemLog
+from ggfast.storage.privatefiles import write_private
 
 KEY_BYTES: Final = 32
 
@@ -67,23 +68,6 @@ def _read(path: Path) -> tuple[bytes | None, str]:
 
 
 def _write(path: Path, key: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            os.fchmod(fd, 0o600)
-            os.write(fd, key)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()  # an empty one; with anything in it the error says so
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()  # an empty one; with anything in it the error says so
+    write_private(path, key)

@@ -43,6 +43,10 @@ Fetch = Callable[[Offer, str], Awaitable[object]]
 """Have everything of an offer staged under a name. Raises LinkDown (again later) or DeploymentFailed."""
 
 
+Followed = Callable[[Group, Mapping[str, Any] | None], Awaitable[None]]
+"""Told of each group that serves from now on, and by which deployment of the control plane it came (None: none)."""
+
+
 class Cleaner(Protocol):
     """What a reset does beside deploying nothing."""
 
@@ -67,9 +71,8 @@ class DeploymentAgent:
         *,
         staging: Path,
         strict: bool = False,
-        followed: Callable[[Group], None] = lambda _group: None,
+        followed: Followed | None = None,
     ) -> None:
-        """`followed` is called with each group that serves from now on."""
         self._store = store
         self._records = records
         self._applier = applier
@@ -94,9 +97,8 @@ class DeploymentAgent:
         async with self._lock:
             self._record = await asyncio.to_thread(self._load_record)
             await self._bring_up()
-            self._followed(self._applier.current)
             current = self._record.current
-            live = await asyncio.to_thread(self._store.live_deployment) if current is not None else None
+            live = await self._follow()
             is_new = current is not None and live is not None and live.get("id") == current.id
             await self._advance(Event.FOUND_NEW if is_new else Event.FOUND_OLD)
             if self._record.state is State.RESETTING:
@@ -269,7 +271,7 @@ class DeploymentAgent:
         try:
             await self._applier.apply(group, strict=self._strict)
             await asyncio.to_thread(self._store.confirm)
-            self._followed(group)
+            await self._follow()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -281,6 +283,12 @@ class DeploymentAgent:
             text = str(error) if isinstance(error, GgfastError) else f"the core failed: {error!r}"
             raise DeploymentFailed("apply", text, rolled_back=True) from error
         return group
+
+    async def _follow(self) -> Mapping[str, Any] | None:
+        live = await asyncio.to_thread(self._store.live_deployment)
+        if self._followed is not None:
+            await self._followed(self._applier.current, live)
+        return live
 
     async def _restore(self, previous: Group) -> bool:
         """Serve the previous group again, also where the disk refuses: the next start then repeats its part. False

@@ -16,7 +16,6 @@ from ggfast.cloud.credentials import open_token
 from ggfast.cloud.devices.cores import Cores
 from ggfast.cloud.devices.identity import Identity, load
 from ggfast.cloud.devices.routing import Asked
-from ggfast.cloud.devices.waiting import Polls
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass import GREENGRASS
 from ggfast.cloud.handed_through import HandedThrough
@@ -53,7 +52,7 @@ class Core:
         version = {"CoreDefinitionVersionArn": cores["LatestVersionArn"]}
         self.group = desk.call("CreateGroup", service="greengrass", Name="g", InitialVersion=version)["Id"]
         keys = HandedThrough(command, desk.clock) if command else None
-        self._cores = Cores(replace(desk.cloud, group_keys=keys), desk.store, Polls())
+        self._cores = Cores(replace(desk.cloud, group_keys=keys), desk.store)
 
     def role(self, name: str, service: str, condition: Mapping[str, Any] | None = None) -> str:
         """A role that a service may take."""

@@ -21,7 +21,7 @@ from ggfast.cloud.devices.names import client_of, home_of
 from ggfast.cloud.devices.requests import Requests
 from ggfast.cloud.devices.routing import Asked, Routes
 from ggfast.cloud.devices.waiting import Polls
-from ggfast.cloud.events import CertificateEnded, DeploymentReady
+from ggfast.cloud.events import CertificateEnded, CoreChanged, DeploymentReady
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass import GREENGRASS
 from ggfast.cloud.iot import IOT
@@ -241,22 +241,24 @@ def test_a_client_that_asks_too_fast_is_not_read_until_it_is_answered_in_order(d
 # --- waiting for deployments ---------------------------------------------------------------------------
 
 
-def test_polls_are_woken_by_their_deployment_and_bounded() -> None:
+def test_polls_are_woken_by_what_concerns_them_and_bounded() -> None:
     async def scenario() -> None:
         polls = Polls()
-        mine, other = polls.begin(REGION, "core"), polls.begin("us-east-1", "core")
-        waits = [asyncio.create_task(polls.wait("c", event, 5)) for event in (mine, other)]
+        mine, other = polls.begin(REGION, "core", "c"), polls.begin("us-east-1", "core", "d")
+        waits = [asyncio.create_task(polls.wait(waiting, 5)) for waiting in (mine, other)]
         await asyncio.sleep(0)
         polls.hear(DeploymentReady(REGION, "core", "d"))
         assert await waits[0] and not waits[1].done()
-        polls.hear(CertificateEnded("c"))
+        polls.hear(CertificateEnded("d"))
         assert await waits[1]
-        assert await polls.wait("c", mine, 5)  # all were woken
-        assert not await polls.wait("c", mine, 0.001)
-        crowd = [asyncio.create_task(polls.wait("c", mine, 5)) for _ in range(DEVICE_POLLS_OF_ONE_MAX)]
+        assert not await polls.wait(mine, 0.001)
+        polls.hear(CoreChanged(REGION, "core"))
+        assert await polls.wait(mine, 5)  # heard before it waited
+        assert not await polls.wait(other, 0.001)
+        crowd = [asyncio.create_task(polls.wait(mine, 5)) for _ in range(DEVICE_POLLS_OF_ONE_MAX)]
         await asyncio.sleep(0)
         assert polls.count == DEVICE_POLLS_OF_ONE_MAX
-        assert not await polls.wait("c", mine, 5)
+        assert not await polls.wait(mine, 5)
         polls.close()
         assert await asyncio.gather(*crowd) == [False] * DEVICE_POLLS_OF_ONE_MAX
         assert polls.count == 0

@@ -17,6 +17,7 @@ from cloud_fleet import CORE, HOME, Fleet, certificate, desk_for
 from ggfast.cloud.devices import https
 from ggfast.cloud.devices.cores import Cores
 from ggfast.cloud.devices.identity import Identity, load
+from ggfast.cloud.devices.news import News
 from ggfast.cloud.devices.routing import Asked
 from ggfast.cloud.devices.waiting import Polls
 from ggfast.cloud.events import CertificateEnded
@@ -41,7 +42,8 @@ class Core:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.polls = Polls()
-        self.cores = Cores(fleet.desk.cloud, fleet.desk.store, self.polls)
+        self.cores = Cores(fleet.desk.cloud, fleet.desk.store)
+        self.news = News(fleet.desk.cloud, fleet.desk.store, self.polls)
         self.certificate_id = str(fleet.core["CertificateArn"]).rpartition("/")[2]
 
     async def identity(self, certificate_id: str) -> Identity:
@@ -81,7 +83,7 @@ def test_who_waits_is_turned_away_when_its_certificate_is_now_another_regions(fl
 
     async def begin() -> asyncio.Task[Any]:
         asked = await core.asked("/", query=f"after={started['DeploymentId']}&wait=50", ThingName=CORE)
-        task = asyncio.create_task(core.cores.deployment(asked))
+        task = asyncio.create_task(core.news.deployment(asked))
         while not core.polls.count:
             await asyncio.sleep(0.002)
         return task

@@ -190,12 +190,6 @@ def put_core_state(tx: Transaction, home: str, thing: str, state: CoreState) -> 
     tx.put(CORES, home, thing, {"group": state.group, "deployment": state.deployment, "reset": state.reset})
 
 
-def deployed_group(tx: Transaction, home: str, thing: str) -> str:
-    """The group that is deployed to a core, or being deployed if it has none; "" for none, also once it was reset or
-    deleted, or deployed to another core."""
-    return relying.relied_by_core(tx, home, thing).group
-
-
 # --- documents -------------------------------------------------------------------------------------------
 
 

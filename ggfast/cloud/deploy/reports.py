@@ -17,9 +17,15 @@ from ggfast.cloud.iot import relying
 from ggfast.cloud.limits import DEPLOYMENT_MESSAGE_MAX
 from ggfast.cloud.store.interface import Transaction
 
-__all__ = ["is_deployed", "latest_for_core", "report"]
+__all__ = ["is_deployed", "latest_for_core", "name_of_latest", "report"]
 
 REPORTED = (records.IN_PROGRESS, records.SUCCESS, records.FAILURE)
+
+
+def name_of_latest(tx: Transaction, home: str, thing_name: str) -> tuple[str, str]:
+    """The group and id of what `latest_for_core` gives, if it gives something; "" for nothing. Cheap."""
+    state = records.core_state(tx, home, thing_name)
+    return state.group, state.deployment
 
 
 def latest_for_core(tx: Transaction, home: str, thing_name: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
-"""What cores come for: deployments, artifacts, reports, connectivity, keys of roles. And discovery, for everybody.
+"""What cores come for: artifacts, reports, connectivity, keys of roles. And discovery, for everybody.
+
+What they wait for is in `news`.
 
     GET  /greengrass/discover/thing/<thing>                                    greengrass:Discover on the thing
-    GET  /greengrass/things/<thing>/deployment?after=<id>&wait=<seconds>       greengrass:GetDeployment
     GET  /greengrass/artifacts/<digest>                                        greengrass:GetDeploymentArtifacts
     PUT  /greengrass/groups/<group>/deployments/<id>/cores/<thing ARN>/status  greengrass:UpdateCoreDeploymentStatus
     GET  /greengrass/updates/<kind>/<system>/<architecture>/<version>          greengrass:GetSoftwareUpdate
@@ -11,28 +12,23 @@
 Keys of a group's role are those that the configured command prints (`credentialsProcess`), if there is one. Whoever
 has a real AWS role configures it; role aliases name roles kept here and are always answered with keys of ours.
 
-The forms of the third to the sixth are our own (greengrass-core 12.2); actions and resources are V1's (10.4), but
+The forms of the second to the fifth are our own (greengrass-core 12.2); actions and resources are V1's (10.4), but
 for GetSoftwareUpdate: V1 signed addresses in S3 instead. A certificate speaks only for things it is attached to.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
-
-import orjson
 
 from ggfast.cloud.deploy import records, reports
 from ggfast.cloud.devices.discovery import discover
 from ggfast.cloud.devices.routing import Asked, FileReply, Routes, bad, denied
-from ggfast.cloud.devices.waiting import Polls
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.membership import groups_of_thing
 from ggfast.cloud.greengrass.roles import role_of_group
 from ggfast.cloud.greengrass.updates import find_software
 from ggfast.cloud.iot.role_aliases import get_role_alias
-from ggfast.cloud.limits import DEVICE_POLL_S_MAX
 from ggfast.cloud.operations import Reply
 from ggfast.cloud.roles.principals import RoleRefused, role_credentials_for_alias, role_credentials_for_core
 from ggfast.cloud.store.interface import Store, Transaction
@@ -47,15 +43,13 @@ Json = dict[str, Any]
 class Cores:
     """The handlers; `add_to` makes their paths known."""
 
-    def __init__(self, cloud: Surroundings, store: Store, polls: Polls) -> None:
+    def __init__(self, cloud: Surroundings, store: Store) -> None:
         self._cloud = cloud
         self._store = store
-        self._polls = polls
 
     def add_to(self, routes: Routes) -> None:
         """See the module."""
         routes.add("GET /greengrass/discover/thing/{ThingName}", self.discover)
-        routes.add("GET /greengrass/things/{ThingName}/deployment", self.deployment)
         routes.add("GET /greengrass/artifacts/{Digest}", self.artifact)
         routes.add("PUT /greengrass/groups/{GroupId}/deployments/{DeploymentId}/cores/{CoreArn}/status", self.report)
         routes.add("GET /greengrass/updates/{Kind}/{System}/{Architecture}/{Version}", self.software)
@@ -68,25 +62,6 @@ class Cores:
         asked.require("greengrass:Discover", asked.identity.arn_of("iot", f"thing/{thing}"))
         asked.require_thing(thing)
         return Reply(await self._store.read(lambda tx: discover(tx, asked.identity, thing)))
-
-    async def deployment(self, asked: Asked) -> Reply:
-        """The newest deployment of a core that is not `after`; waits for it. 204: there is none."""
-        thing, home, region = asked.params["ThingName"], asked.identity.home, asked.identity.region
-        deadline = asyncio.get_running_loop().time() + _seconds(asked)
-        waiting = self._polls.begin(region, thing)
-        try:
-            while True:
-                asked.require_thing(thing)
-                found = await self._store.read(lambda tx: reports.latest_for_core(tx, home, thing))
-                if found is not None and found["id"] != asked.query("after"):
-                    asked.require("greengrass:GetDeployment", _deployment_arn(asked, found))
-                    return Reply(raw=await asyncio.to_thread(orjson.dumps, found))
-                left = deadline - asyncio.get_running_loop().time()
-                if not await self._polls.wait(asked.identity.certificate_id, waiting, left):
-                    return Reply(status=204)
-                asked = await asked.again()
-        finally:
-            self._polls.end(region, thing, waiting)
 
     async def artifact(self, asked: Asked) -> FileReply:
         """A file of the newest deployment of one of the certificate's cores; ranges are served."""
@@ -210,13 +185,6 @@ def _is_core(tx: Transaction, asked: Asked, thing: str, group: str) -> bool:
 
 def _deployment_arn(asked: Asked, found: Json) -> str:
     return asked.identity.arn_of("greengrass", f"/greengrass/groups/{found['groupId']}/deployments/{found['id']}")
-
-
-def _seconds(asked: Asked) -> float:
-    text = asked.query("wait", "0")
-    if not text.isascii() or not text.isdigit() or len(text) > 4:
-        raise bad(f"wait is {text[:20]!r}, expected whole seconds from 0 to {DEVICE_POLL_S_MAX:g}.")
-    return min(float(text), DEVICE_POLL_S_MAX)
 
 
 def _credentials(keys: dict[str, str]) -> Reply:

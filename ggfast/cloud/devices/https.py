@@ -22,6 +22,8 @@ from ggfast.cloud.bodies import Bodies
 from ggfast.cloud.devices.cores import Cores
 from ggfast.cloud.devices.data import Data
 from ggfast.cloud.devices.identity import Identities, Identity, certificate_id_of
+from ggfast.cloud.devices.issuing import Issuing
+from ggfast.cloud.devices.news import News
 from ggfast.cloud.devices.routing import Asked, FileReply, Routes
 from ggfast.cloud.devices.waiting import Polls
 from ggfast.cloud.dispatch import Dispatcher
@@ -123,7 +125,9 @@ class DeviceHttps:
         self._polls = Polls()
         store.listen(self._polls.hear)
         self._routes = Routes()
-        Cores(cloud, store, self._polls).add_to(self._routes)
+        Cores(cloud, store).add_to(self._routes)
+        News(cloud, store, self._polls).add_to(self._routes)
+        Issuing(cloud, store).add_to(self._routes)
         Data(dispatcher).add_to(self._routes)
         self._rates = Rates(cloud.clock, DEVICE_RATE_PER_S, DEVICE_RATE_BURST, DEVICE_RATES_MAX)
         self._bodies = Bodies()
@@ -133,7 +137,7 @@ class DeviceHttps:
 
     @property
     def waiting(self) -> int:
-        """Cores that wait for a deployment."""
+        """Cores that wait for news."""
         return self._polls.count
 
     async def start(self, sock: socket.socket, context: ssl.SSLContext) -> None:

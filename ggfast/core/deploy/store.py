@@ -1,7 +1,7 @@
 """The deployed group on disk: read, replaced as a whole, never between two groups (promise P4).
 
-    deployment/group/                group.json, certificates/<id>.pem,  ┐
-                                     deployment.json (see live_deployment) │ what is live
+    deployment/group/                group.json, certificates/<id>.pem   ┐
+      deployment.json                see live_deployment                 │ what is live
     deployment/lambda/<arn>/         one package per function version    │
     deployment/models/<sha256>/      one unpacked model per archive      ┘
     deployment/staging/<name>/       a group being prepared: group/, lambda/, models/ (only what is new or changed)

@@ -138,8 +138,7 @@ class Rollout:
             return
         self._is_over = True
         for candidate in self._candidates:
-            if not self._is_taken(candidate):
-                candidate.end()
+            candidate.end()
         for runner in self._added:
             self._crew.remove(runner)
             runner.close()
@@ -150,9 +149,8 @@ class Rollout:
     async def wait_abandoned(self) -> None:
         """Wait until what was started is gone, about 2 * WORKER_EXIT_S at most: its package can be removed then."""
         patience = limits.WORKER_STOP_S + limits.WORKER_EXIT_S
-        ending = [candidate for candidate in self._candidates if not self._is_taken(candidate)]
         await asyncio.gather(
-            *(candidate.wait_gone(patience) for candidate in ending),
+            *(candidate.wait_gone(patience) for candidate in self._candidates),
             *(runner.wait_gone(patience) for runner in self._added),
         )
 
@@ -196,11 +194,8 @@ class Rollout:
     def _hand_over(self, item: _Next) -> None:
         candidate, item.candidate = item.candidate, None
         if candidate is not None:
+            self._candidates.remove(candidate)
             item.runner.take_over(item.plan, candidate.worker)
-
-    def _is_taken(self, candidate: Candidate) -> bool:
-        runner = self._crew.runners.get(candidate.worker.arn)
-        return runner is not None and candidate.worker.instance in runner.workers
 
 
 def _has_device(plan: WorkerPlan) -> bool:

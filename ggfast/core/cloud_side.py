@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-
 from ggfast.clock import Clock
 from ggfast.config import Config
 from ggfast.core.connectivity import Connectivity
@@ -55,9 +54,7 @@ class CloudSide:
         self._live: Mapping[str, Any] | None = None
         self._serving = False
 
-    def join(
-        self, agent: DeploymentAgent, listener: DeviceListener, broker: Broker, identity: DeviceIdentity
-    ) -> None:
+    def join(self, agent: DeploymentAgent, listener: DeviceListener, broker: Broker, identity: DeviceIdentity) -> None:
         """Name the parts that are told what the control plane says."""
         self._agent, self._listener, self._broker, self._identity = agent, listener, broker, identity
         self.connectivity.changed = listener.look_again

@@ -138,7 +138,8 @@ class DeploymentAgent:
         """The id of the deployment that need not be offered again; empty while an offer is missed."""
         if self.misses_offer:
             return ""
-        return self._record.current.id if self._has_remote() else self._record.last
+        current = self._record.current
+        return current.id if current is not None and not current.is_local else self._record.last
 
     @property
     def misses_offer(self) -> bool:
@@ -325,10 +326,6 @@ class DeploymentAgent:
         self._log.info("Deployments are reset.", deploymentId=deployment.id, deploymentType=deployment.type)
 
     # --- the record -------------------------------------------------------------------------------------
-
-    def _has_remote(self) -> bool:
-        current = self._record.current
-        return current is not None and not current.is_local
 
     async def _advance(self, event: Event, facts: Facts | None = None) -> None:
         record = advance(self._record, event, facts)

@@ -26,7 +26,7 @@ _NEVER_TAKEN = (400, 404)  # such a report will not be taken however often it is
 class Cloud(Protocol):
     """The part of core.controlplane.ControlPlane that is needed."""
 
-    async def news(self, deployment: str, trust: str, wait_s: float) -> News: ...
+    async def news(self, deployment: str, trust: str, wait_s: int) -> News: ...
     async def report(self, group_id: str, deployment_id: str, status: str, message: str) -> None: ...
 
 
@@ -85,7 +85,7 @@ class Contact:
     async def _hear(self) -> None:
         agent = self._agent
         missing = agent.misses_offer
-        news = await self._cloud.news(agent.known, self._trust.version, 0.0 if missing else limits.NEWS_WAIT_S)
+        news = await self._cloud.news(agent.known, self._trust.version, 0 if missing else limits.NEWS_WAIT_S)
         if not self.online:
             self.online, self._said = True, ""
             self._log.info("Deployment agent connected to cloud.")

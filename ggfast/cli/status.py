@@ -62,9 +62,7 @@ def render(pid: int, state: dict[str, Any]) -> list[str]:
 
 def _deployment(found: dict[str, Any]) -> str:
     reported = f", {found['to_report']} not yet reported" if found["to_report"] else ""
-    cloud = {"none": "no control plane", "online": "connected", "offline": "control plane not reachable"}[
-        found["cloud"]
-    ]
+    cloud = {"none": "no control plane", "online": "connected", "offline": "no contact"}[found["cloud"]]
     return f"{found['state']} {found['id']}{reported} ({cloud})"
 
 

@@ -61,7 +61,9 @@ class CloudSide:
 
     async def fetch(self, offer: Offer, staging: str) -> None:
         """Have an offered group staged; the agent's way to the control plane. Raises LinkDown, DeploymentFailed."""
-        await fetch(offer, staging, self._config, self._handed)
+        fetched = await fetch(offer, staging, self._config, self._handed)
+        for note in fetched.notes:
+            self._log.warn("Deployment.", detail=note)
 
     @property
     def online(self) -> bool:

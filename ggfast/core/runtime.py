@@ -61,7 +61,7 @@ class Core:
         listeners: Mapping[str, socket.socket],
         function_ids: tuple[int, int],
         clock: Clock | None = None,
-        handed: Handed = Handed(),
+        handed: Handed | None = None,
     ) -> None:
         self._config = config
         self._loop = loop
@@ -92,6 +92,7 @@ class Core:
         self.table.add_sink(CLOUD, self.spool.offer, self.spool.has_room)
         self.table.add_sink(SHADOW_SERVICE, self._no_shadow_service)
 
+        handed = handed or Handed()
         self.cloud = CloudSide(loop, config, handed, self._clock, self.log)
         connections = self.logs.system("connection_manager")
         self.identity = DeviceIdentity(connections, self.counters, self._device_changed)

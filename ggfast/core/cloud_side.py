@@ -43,7 +43,7 @@ class CloudSide:
         self._log = log
         self.controlplane = ControlPlane.of(config, handed)
         self.connectivity = Connectivity(loop, self.controlplane, config, clock, log)
-        self.credentials = GroupCredentials(self.controlplane, config.layout.state, clock, log, handed)
+        self.credentials = GroupCredentials(self.controlplane, config.layout.state, clock, log, handed.identity)
         self.trust = KeptTrust(config.layout.trust_file, self._trust_changed, log)
         self._contact: Contact | None = None
         self._listener: DeviceListener | None = None

@@ -35,6 +35,7 @@ from ggfast.core.functions.ipc_http import HttpInterface
 from ggfast.core.functions.manager import FunctionManager, ManagerSettings
 from ggfast.core.functions.starts import PacedChannel
 from ggfast.core.functions.tokens import load_key
+from ggfast.core.handed import Handed
 from ggfast.core.identity import DeviceIdentity
 from ggfast.core.spooler import MemorySpool
 from ggfast.counters import Counters
@@ -56,8 +57,10 @@ class Core:
         listeners: Mapping[str, socket.socket],
         function_ids: tuple[int, int],
         clock: Clock | None = None,
+        handed: Handed | None = None,
     ) -> None:
         self._config = config
+        self._handed = handed or Handed()
         self._loop = loop
         self._clock = clock or SystemClock()
         self._listeners = listeners

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ggfast.cli import cert, cert_issued
+from ggfast.cli import cert, cert_issued, cert_x509
 from ggfast.core.certificate_helper import HelperResult
 
 BACKDATE_S = 7_200
@@ -52,6 +52,8 @@ class InProcess:
         self.keys = 0
         monkeypatch.setattr(time, "time", lambda: clock.now)
         monkeypatch.setattr(cert_issued, "new_key", self.new_key)
+        for module in (cert_issued, cert_x509):
+            monkeypatch.setattr(module, "load_key", load_key_once)
 
     def new_key(self, _: bool) -> rsa.RSAPrivateKey:
         """Another one each time, the same ones in every test."""
@@ -91,6 +93,18 @@ class Lines:
 def rsa_key(name: str) -> rsa.RSAPrivateKey:
     """The CA key called so: made once, because it takes long."""
     return rsa.generate_private_key(65_537, 2_048)
+
+
+_load_key = cert_x509.load_key
+_loaded: dict[bytes, Any] = {}
+
+
+def load_key_once(path: Path) -> Any:
+    """The helper's `load_key` without checking the primes of one key again and again, which takes long."""
+    content = path.read_bytes()
+    if content not in _loaded:
+        _loaded[content] = _load_key(path)
+    return _loaded[content]
 
 
 def pem(found: x509.Certificate) -> str:

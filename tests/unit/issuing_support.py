@@ -73,7 +73,7 @@ class CoreThatAsks:
 
 
 def signed_by_core(
-    ca_pem: str, ca_key: Key, key: Key, hosts: Sequence[str], *, name: str = "core1", ca: bool = False
+    ca_pem: str, ca_key: Key, key: Key, hosts: Sequence[str], *, name: str = "ggfast core", ca: bool = False
 ) -> str:
     """What a core makes with its delegated CA: a server certificate, or a CA that it must not make."""
     issuer = x509.load_pem_x509_certificate(ca_pem.encode())

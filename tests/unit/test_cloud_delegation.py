@@ -22,6 +22,7 @@ from issuing_support import (
     signed_by_core,
 )
 
+from ggfast.cli.cert_x509 import host_subject
 from ggfast.cli.cloud import main
 from ggfast.cloud.devices.issuing import Issuing
 from ggfast.cloud.events import CoreChanged
@@ -111,6 +112,29 @@ def test_it_signs_no_further_authority(core: CoreThatAsks, tmp_path: Path) -> No
     leaf = signed_by_core(further, key, leaf_key, HOSTS)
     assert "path length constraint exceeded" in openssl_says(tmp_path, made.root, [leaf, further, made.pem])
     assert handshake(tmp_path, made.root, [leaf, further, made.pem], leaf_key, HOSTS[0]) != ""
+
+
+@pytest.mark.parametrize("own", HOSTS)
+def test_something_is_permitted_of_every_kind(core: CoreThatAsks, tmp_path: Path, own: str) -> None:
+    """Java compares addresses with ranges of the other family too, and fails at names that are empty."""
+    made = x509.load_pem_x509_certificate(Delegated(core, tmp_path, [own]).pem.encode())
+    found = made.extensions.get_extension_for_class(x509.NameConstraints).value
+    permitted = {str(name.value) for name in found.permitted_subtrees or []}
+    ranges = {"192.168.1.5": {"0.0.0.0/32"}, "fd00::7": {"::/128"}, "core.local": {"invalid"}}
+    nobody = {"0.0.0.0/32", "::/128", "invalid"} - ranges[own]
+    assert permitted == nobody | {own + {"192.168.1.5": "/32", "fd00::7": "/128"}.get(own, "")}
+    name = own if own == "core.local" else "invalid"
+    assert [str(excluded.value) for excluded in found.excluded_subtrees or []] == [f".{name}"]
+
+
+def test_a_certificate_with_addresses_alone_has_a_subject_that_is_no_hosts(core: CoreThatAsks, tmp_path: Path) -> None:
+    """OpenSSL takes a subject that looks like a host's for one where it finds no names."""
+    made = Delegated(core, tmp_path, HOSTS[:1])
+    leaf = signed_by_core(made.pem, made.key, new_key(), HOSTS[:1], name=HOSTS[0])
+    assert "permitted subtree violation" in openssl_says(tmp_path, made.root, [leaf, made.pem])
+    assert "ggfast core" in host_subject(HOSTS[:1]).rfc4514_string()
+    leaf = signed_by_core(made.pem, made.key, new_key(), HOSTS[:1], name="ggfast core")
+    assert openssl_says(tmp_path, made.root, [leaf, made.pem]) == ""
 
 
 def test_small_tls_libraries_can_read_it(core: CoreThatAsks, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ class JoinedCore(Core):
         setup = directory / "setup.tar.gz"
         made = json.loads(run_cloud("create-core", name, "--dir", cloud.folder, "--out", setup, *options).stdout)
         with tarfile.open(setup) as archive:
-            archive.extractall(directory / "greengrass", filter="data")
+            archive.extractall(directory / "greengrass")
         self._provisioned = json.loads((directory / "greengrass" / "config" / "config.json").read_text())
         super().__init__(directory)
         self.group = CloudGroup(cloud, made["groupId"], directory / "device-certificates", self._core_entry(made))

@@ -348,7 +348,7 @@ FETCH_PAUSE_MAX_S: Final = 16.0
 FETCH_PAUSES_S: Final = 60.0  # in all, without a byte: then the process ends and the agent tries again later
 FETCH_LOCK_S: Final = 10.0  # until the process of a core that has been killed is gone with all it had to write
 FETCH_PROCESS_S: Final = 3_600.0  # of one fetching process; the next one goes on with what has arrived
-FETCH_OUTPUT_BYTES_MAX: Final = 64 * KIB  # of the fetching process: one line of JSON with the notes
+FETCH_OUTPUT_BYTES_MAX: Final = MIB  # of the fetching process: one line of JSON with the notes, each escaped
 FETCH_NOTES_MAX: Final = 50  # remarks about a group that are kept
 FETCH_ERROR_CHARACTERS_MAX: Final = 4_000  # why a deployment failed; the control plane keeps 8,192
 

@@ -94,6 +94,14 @@ class RotatingFile:
             self.close()
         return False
 
+    def sync(self) -> bool:
+        """Wait until what was appended to the current file is on disk; False if the disk refused."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         """Let go of the file; the next append opens it again."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -97,9 +97,13 @@ def server_certificate_between(
 
 
 def host_subject(hosts: Sequence[str]) -> x509.Name:
-    """A subject for a server: its first name that fits, else its first address."""
+    """A subject for a server: its first name that fits, else words that are no host's.
+
+    Where a certificate has addresses alone, OpenSSL and Java hold its subject for a name; an address or a thing's name
+    there would not be among those that a delegated CA permits.
+    """
     return common_name(
-        next((host for host in hosts if not is_address(host) and len(host) <= COMMON_NAME_MAX), hosts[0])
+        next((host for host in hosts if not is_address(host) and len(host) <= COMMON_NAME_MAX), "ggfast core")
     )
 
 

@@ -1,7 +1,8 @@
 """The unprivileged daemon's entry: started by the supervisor, never by a person.
 
-It inherits the channel to the spawner and the listening sockets as descriptors, reads the configuration, and runs
-the core on uvloop until the supervisor says stop. Output before the logs are open goes to crash.log (stderr).
+It inherits the channel to the spawner, the listening sockets and the files that root has read for it as descriptors,
+reads the configuration, and runs the core on uvloop until the supervisor says stop. Output before the logs are open
+goes to crash.log (stderr).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import uvloop
 
 from ggfast import limits
 from ggfast.config import load_config
+from ggfast.core.handed import OPTION, Handed
 from ggfast.core.runtime import Core
 from ggfast.errors import GgfastError
 from ggfast.sandbox import privileges
@@ -31,7 +33,8 @@ def main() -> int:
         config = load_config(arguments.root)
         channel = socket.socket(fileno=arguments.channel_fd)
         listeners = {name: socket.socket(fileno=number) for name, number in arguments.listener}
-        core = Core(config, loop, channel, listeners, (arguments.function_uid, arguments.function_gid))
+        handed = Handed.from_arguments(arguments.file)
+        core = Core(config, loop, channel, listeners, (arguments.function_uid, arguments.function_gid), handed=handed)
         gc.collect()
         gc.freeze()  # modules and code stay: a collection amid messages need not look at them
         loop.run_until_complete(core.run())
@@ -50,6 +53,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--function-gid", type=int, required=True)
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--listener", type=_listener, action="append", default=[])
+    parser.add_argument(OPTION, dest="file", action="append", default=[])
     return parser.parse_args()
 
 

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import ggfast
@@ -26,8 +27,9 @@ WORKER_MODULE = "ggworker"
 ID_MAX = 0xFFFF_FFFE  # the largest id the kernel takes; the one above means "unchanged"
 
 
-def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
-    """Open the listeners and describe the whole launch. Raises OperatingError for a port in use."""
+def launch_spec(config: Config, accounts: Accounts, files: Mapping[str, int]) -> LaunchSpec:
+    """Open the listeners and describe the whole launch; `files` as from `handing.hand_over`. Raises OperatingError for
+    a port in use."""
     layout = config.layout
     workers = Path(ggfast.__file__).parent / "core" / "workers"
     return LaunchSpec(
@@ -48,6 +50,7 @@ def launch_spec(config: Config, accounts: Accounts) -> LaunchSpec:
             **{name: sock.detach() for name, sock in listen_functions(config.core_thing.gg_daemon_port).items()},
             "control": listen_unix(layout.control_socket).detach(),
         },
+        files=files,
         pid_file=str(layout.pid_file),
         state_dir=str(layout.control_socket.parent),  # root's own, unlike var/state
         crash_log=str(layout.crash_log),

@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 
 from ggfast import limits
-from ggfast.cli import checks, install, launching, process
+from ggfast.cli import checks, handing, install, launching, process
 from ggfast.config import Config, load_config
 from ggfast.errors import GgfastError, OperatingError, SandboxFailed
 from ggfast.layout import DEFAULT_ROOT, Layout
-from ggfast.sandbox.launch import launch
+from ggfast.sandbox.launch import LaunchSpec, launch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,15 @@ def _run_checked(arguments: argparse.Namespace, config: Config, foreground: bool
             f"Greengrass daemon is already running with PID: {running.pid}", hint="Stop it first, or use restart."
         )
     accounts = checks.accounts(config)
-    install.make_layout(config.layout, accounts)
-    spec = launching.launch_spec(config, accounts)
+    files = handing.hand_over(config, accounts)
+    try:
+        install.make_layout(config.layout, accounts)
+        return _launch(config, launching.launch_spec(config, accounts, files), foreground)
+    finally:
+        handing.close(files)
+
+
+def _launch(config: Config, spec: LaunchSpec, foreground: bool) -> int:
     if foreground:
         launch(spec, background=False)
         raise AssertionError("launch in the foreground replaces this process")

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from ggfast import limits
-from ggfast.cli import checks, process
+from ggfast.cli import checks, handing, process
 from ggfast.cli import start as start_command
 from ggfast.config import load_config
 from ggfast.errors import OperatingError, SandboxFailed
@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Stop the core of a root; restart then starts it again. Blocking until every process is gone."""
     checks.require_root(f"ggfast-core {arguments.command}")
+    if arguments.command == "restart":  # what could not come up again is not taken down
+        handing.check(load_config(arguments.root))
     stopped = stop(arguments)
     if arguments.command == "restart":
         return start_command.run(arguments)

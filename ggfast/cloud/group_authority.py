@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ggfast.cloud.certificate_parts import SHOWS, begun, common_name_of, general_name, pem_of, requested, usage
 
 _CURVES = (ec.SECP256R1, ec.SECP384R1)  # what devices' TLS libraries all know
-_FAMILIES = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+_NOBODY = ("invalid", "0.0.0.0", "::")  # no server is reached under these (RFC 6761)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +88,26 @@ class GroupAuthority:
 
 
 def _constraints(hosts: Sequence[str]) -> x509.NameConstraints:
-    """Exactly `hosts`. A name alone would permit every name below it too, so those are excluded; a kind that no host
-    is of would be free if nothing was said of it, so it is excluded altogether."""
-    permitted: list[x509.GeneralName] = []
-    excluded: list[x509.GeneralName] = []
-    kinds = set()
-    for host in hosts:
-        try:
-            network = ipaddress.ip_network(host)
-        except ValueError:
-            kinds.add(0)
-            permitted.append(x509.DNSName(host))
-            excluded.append(x509.DNSName(f".{host}"))
-        else:
-            kinds.add(network.version)
-            permitted.append(x509.IPAddress(network))
-    if 0 not in kinds:
-        excluded.append(x509.DNSName(""))
-    excluded += [x509.IPAddress(family) for family in _FAMILIES if family.version not in kinds]
-    return x509.NameConstraints(permitted, excluded or None)
+    """Exactly `hosts`. A name alone would permit every name below it too, so those are excluded.
+
+    A kind that no host is of would be free if nothing was said of it, so one of it that is nobody's is permitted. To
+    exclude all of a kind is shorter, but makes Java refuse hosts of the other kinds.
+    """
+    kinds = {_kind(host) for host in hosts}
+    allowed = [*hosts, *(nobody for nobody in _NOBODY if _kind(nobody) not in kinds)]
+    names = [host for host in allowed if not _kind(host)]
+    return x509.NameConstraints(
+        [x509.IPAddress(ipaddress.ip_network(host)) if _kind(host) else x509.DNSName(host) for host in allowed],
+        [x509.DNSName(f".{name}") for name in names],
+    )
+
+
+def _kind(host: str) -> int:
+    """4 or 6 for an address, 0 for a name."""
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return 0
 
 
 def _time(seconds: int) -> datetime.datetime:

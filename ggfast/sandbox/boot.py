@@ -63,7 +63,8 @@ def own_descriptors(spec: dict[str, Any]) -> None:
     for name in DESCRIPTORS:
         if spec.get(name) is not None:
             spec[name] = _own(int(spec[name]))
-    spec["listeners"] = {str(name): _own(int(fd)) for name, fd in spec["listeners"].items()}
+    for name in ("listeners", "files"):
+        spec[name] = {str(key): _own(int(fd)) for key, fd in spec[name].items()}
 
 
 def reserve_low_descriptors() -> None:

@@ -1,7 +1,8 @@
 """The daemon as the supervisor sees it: a child of another user that may die and is started again.
 
-Its listeners stay open here, so that no client is refused in between. Deaths before the first `ready` are
-counted: a daemon that never comes up is a failed start, not a reason to try for ever.
+Its listeners stay open here, so that no client is refused in between, and so do the files that root has read for it:
+their content is never looked at here. Deaths before the first `ready` are counted: a daemon that never comes up is a
+failed start, not a reason to try for ever.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from ggfast import limits
@@ -52,6 +54,7 @@ class Daemon:
         listeners: Mapping[str, int],
         host_mounts: int | None,
         clock: Callable[[], float],
+        files: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.pid = 0
         self.channel: socket.socket | None = None
@@ -60,7 +63,7 @@ class Daemon:
         self.ever_ready = False
         self.restart_at: float | None = None
         self._spec = spec
-        self._listeners = listeners
+        self._handed = (("--listener", listeners), ("--file", files))
         self._host_mounts = host_mounts
         self._clock = clock
         self._ready_since: float | None = None
@@ -103,9 +106,10 @@ class Daemon:
             kernel.reset_signals(True)
             arguments = [*self._spec.argv, "--channel-fd", str(channel)]
             os.set_inheritable(channel, True)
-            for name, fd in sorted(self._listeners.items()):
-                os.set_inheritable(fd, True)
-                arguments += ["--listener", f"{name}={fd}"]
+            for option, descriptors in self._handed:
+                for name, fd in sorted(descriptors.items()):
+                    os.set_inheritable(fd, True)
+                    arguments += [option, f"{name}={fd}"]
             parent = os.getppid()
             privileges.become_daemon_user(self._spec.uid, self._spec.gid, list(self._spec.groups))
             if os.getppid() != parent:

@@ -57,7 +57,8 @@ class DaemonLaunch:
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """Everything a supervisor needs. Paths are absolute and without links; `policy` and `worker` as in
-    policy.Policy and image.load; listeners are open descriptors of the caller. `without` names features of
+    policy.Policy and image.load; listeners and files, which the daemon gets at each of its starts and functions
+    never, are open descriptors of the caller. `without` names features of
     ladder.LADDER (and "control groups", all of them) that are not used although the kernel may have them: how the way
     down the ladder is tried on a machine that need not take it."""
 
@@ -70,6 +71,7 @@ class LaunchSpec:
     policy: Mapping[str, Any]
     worker: Mapping[str, Any]
     listeners: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
     ready_fd: int | None = None
     without: tuple[str, ...] = ()
 
@@ -194,7 +196,8 @@ def _apart(spec: LaunchSpec, document: dict[str, Any]) -> str | None:
 
 def _exec(document: dict[str, Any]) -> NoReturn:
     named = [document[name] for name in ("lock_fd", "pid_dir_fd", "crash_dir_fd", "host_mounts_fd", "ready_fd")]
-    inherited = [fd for fd in (*named, *document["listeners"].values()) if fd is not None]
+    handed = (*document["listeners"].values(), *document["files"].values())
+    inherited = [fd for fd in (*named, *handed) if fd is not None]
     memory = os.memfd_create("ggfast-launch", 0)
     os.write(memory, json.dumps(document).encode())
     # Exactly these: a descriptor that a shell or service manager left open must not reach daemon or workers.

@@ -47,7 +47,7 @@ class Supervisor:
     """Builds everything from the launch spec and runs until told to stop; `run` returns the exit status."""
 
     def __init__(self, spec: Mapping[str, Any], module: Any, zygote: tuple[int, int]) -> None:
-        listeners = {str(name): int(fd) for name, fd in spec["listeners"].items()}
+        listeners, files = ({str(name): int(fd) for name, fd in spec[key].items()} for key in ("listeners", "files"))
         self._ready_fd: int | None = spec["ready_fd"]
         self._pid_directory, self._pid_name = int(spec["pid_dir_fd"]), str(spec["pid_name"])
         self._log = CrashLog(int(spec["crash_dir_fd"]), str(spec["crash_name"]))
@@ -66,7 +66,7 @@ class Supervisor:
             self._log.line(line)
         self._tree = machine.tree
         host_mounts = spec["host_mounts_fd"]
-        self._daemon = Daemon(DaemonSpec.from_json(spec["daemon"]), listeners, host_mounts, time.monotonic)
+        self._daemon = Daemon(DaemonSpec.from_json(spec["daemon"]), listeners, host_mounts, time.monotonic, files)
         self._daemon_group: Group | None = None
         self._spawner = Spawner(
             Policy.from_json(spec["policy"]),

@@ -95,8 +95,8 @@ class Device:
         if sent:
             lines.append(f"Content-Length: {len(sent)}")
         with (
-            socket.create_connection(("127.0.0.1", self.cloud.https_port), WAIT_S + 60) as sock,
-            self.context(certificate=certificate).wrap_socket(sock, server_hostname="localhost") as tls,
+            socket.create_connection((self.cloud.address, self.cloud.https_port), WAIT_S + 60) as sock,
+            self.context(certificate=certificate).wrap_socket(sock, server_hostname=self.cloud.iot_host) as tls,
         ):
             tls.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
             return read_answer(tls)
@@ -162,7 +162,7 @@ class DeviceClient:
             ("published", code.value)
         )
         with contextlib.suppress(OSError):
-            self.paho.connect("localhost", self.port or self.device.cloud.mqtt_port, 60)
+            self.paho.connect(self.device.cloud.iot_host, self.port or self.device.cloud.mqtt_port, 60)
             self.paho.loop_start()
             with contextlib.suppress(queue.Empty):
                 self.code = self._answer("connected")

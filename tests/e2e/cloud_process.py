@@ -40,15 +40,25 @@ def run_cloud(*arguments: str | Path, check: bool = True) -> subprocess.Complete
 
 class CloudProcess:
     """One running cloud in `folder`, which must not be there yet unless `made` is given (what `init --json` printed).
-    It listens on 127.0.0.1 under the name localhost."""
+    It listens on 127.0.0.1 under the name localhost, or at another `address` of the loopback network under that; on
+    ports that are free, or on `https_port`."""
 
     def __init__(
-        self, folder: Path, *, region: str = REGION, account: str = ACCOUNT, made: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        region: str = REGION,
+        account: str = ACCOUNT,
+        made: dict[str, str] | None = None,
+        address: str = "127.0.0.1",
+        https_port: int = 0,
     ) -> None:
         self.folder = folder
         self.region = region
+        self.address = address
         if made is None:
-            options = ["--account", account, "--region", region, "--host", "localhost", "--json"]
+            name = "localhost" if address == "127.0.0.1" else address
+            options = ["--account", account, "--region", region, "--host", name, "--json"]
             made = json.loads(run_cloud("init", folder, *options).stdout)
         self.account = made["accountId"]
         self.access_key = made["accessKeyId"]
@@ -56,13 +66,13 @@ class CloudProcess:
         self.ca_path = Path(made["caPath"])
         self._process: subprocess.Popen[str] | None = None
         self._errors = folder.with_name(f"{folder.name}.stderr")
-        self.ready: dict[str, Any] = {}
+        self.ready: dict[str, Any] = {"httpsPort": https_port}
         self.start()
 
     def start(self) -> None:
         """Serve; the same ports again after a restart."""
         ports = [f"--{name}-port={self.ready.get(f'{name}Port', 0)}" for name in ("api", "mqtt", "https")]
-        program = [sys.executable, "-m", "ggfast.cli.cloud", "serve", str(self.folder), "--host=127.0.0.1"]
+        program = [sys.executable, "-m", "ggfast.cli.cloud", "serve", str(self.folder), f"--host={self.address}"]
         with self._errors.open("ab") as errors:
             self._process = subprocess.Popen(
                 [*program, *ports, "--json"], stdout=subprocess.PIPE, stderr=errors, text=True

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ggfast.cloud.certificate_parts import begun, common_name_of, general_name
+from ggfast.cloud.certificate_parts import SIGNS, begun, common_name_of, general_name, usage
 from ggfast.cloud.devices.identity import Identity, load
 from ggfast.cloud.devices.issuing import Issuing
 from ggfast.cloud.devices.routing import Asked
@@ -72,15 +72,18 @@ class CoreThatAsks:
         return found
 
 
-def signed_by_core(ca_pem: str, ca_key: Key, key: Key, hosts: Sequence[str], *, ca: bool = False) -> str:
+def signed_by_core(
+    ca_pem: str, ca_key: Key, key: Key, hosts: Sequence[str], *, name: str = "ggfast core", ca: bool = False
+) -> str:
     """What a core makes with its delegated CA: a server certificate, or a CA that it must not make."""
     issuer = x509.load_pem_x509_certificate(ca_pem.encode())
-    now = x509.load_pem_x509_certificate(ca_pem.encode()).not_valid_after_utc
-    since = issuer.not_valid_before_utc
+    since, until = issuer.not_valid_before_utc, issuer.not_valid_after_utc
     made = (
-        begun(common_name_of("core1"), issuer.subject, key.public_key(), since, now)
+        begun(common_name_of(name), issuer.subject, key.public_key(), since, until)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(usage(*(SIGNS if ca else ("digital_signature",))), critical=True)
         .add_extension(x509.SubjectAlternativeName([general_name(host) for host in hosts]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )

@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from issuer_support import InProcess, SetClock
 
 from ggfast.cli import cert
 from ggfast.core import certificate_helper, certificate_hosts, certificates, own_ca
-from ggfast.core.certificate_helper import HelperResult
 from ggfast.core.own_ca import ServerCertificate, ensure_server_certificate
 from ggfast.errors import ConfigError, OperatingError
 from ggfast.limits import CERTIFICATE_RETRY_S, CLOCK_FLOOR_S
 
 HOSTS = ("127.0.0.1", "localhost")
 DAY_S = 86_400
-
-
-class SetClock:
-    """A wall clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def wall(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return 0.0
-
-
-class InProcess:
-    """The helper without a process: the same commands, counted; fails on demand."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: SetClock) -> None:
-        self.calls: list[str] = []
-        self.broken: str = ""
-        monkeypatch.setattr(time, "time", lambda: clock.now)
-
-    async def __call__(self, arguments: Sequence[str], text: str = "") -> HelperResult:
-        self.calls.append(" ".join(arguments[:1]) + (" --renew" if "--renew" in arguments else ""))
-        if self.broken:
-            return HelperResult(1, "", self.broken)
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cert.main(arguments)
-        return HelperResult(status, out.getvalue(), err.getvalue())
 
 
 class Core:

@@ -13,6 +13,21 @@ def test_settings_are_read_back() -> None:
     assert parse_settings(settings.text()) == settings
 
 
+def test_lives_of_certificates_are_read_back_and_bounded() -> None:
+    settings = CloudSettings("123456789012", "eu-west-1", ("a",), server_certificate_s=30, delegated_authority_days=0)
+    assert parse_settings(settings.text()) == settings
+    for member, wrong in (
+        ("serverCertificateSeconds", "29"),
+        ("serverCertificateSeconds", "2592001"),
+        ("delegatedAuthorityDays", "-1"),
+        ("delegatedAuthorityDays", "7301"),
+    ):
+        text = f'{{"account": "123456789012", "region": "eu-west-1", "hosts": ["a"], "{member}": {wrong}}}'
+        with pytest.raises(ConfigError) as refused:
+            parse_settings(text.encode())
+        assert [problem.path for problem in refused.value.problems] == [member]
+
+
 def test_every_problem_is_named() -> None:
     text = b'{"account": "1", "region": "x", "hosts": ["a b"], "apiPort": 70000, "odd": 1, "limits": {"more": 2}}'
     with pytest.raises(ConfigError) as refused:

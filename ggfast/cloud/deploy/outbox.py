@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -130,20 +129,9 @@ class Outbox:
 
     def _write(self, found: Sequence[Document]) -> None:
         lines = b"".join(orjson.dumps(document.body["event"], option=orjson.OPT_APPEND_NEWLINE) for document in found)
-        path = self._log.path
-        try:
-            if self._log.append(lines):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                return
-            reason = "the disk refused it"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        hint = "Check free space and permissions of its directory; the events stay in the store until then."
-        raise StorageFailed(f"{path} cannot be written: {reason}.", hint=hint)
+        if not self._log.append(lines) or not self._log.sync():
+            hint = "Check free space and permissions of its directory; the events stay in the store until then."
+            raise StorageFailed(f"{self._log.path} cannot be written.", hint=hint)
 
 
 def _publish(tx: Transaction, found: Sequence[Document]) -> None:

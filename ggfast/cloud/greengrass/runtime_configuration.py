@@ -1,4 +1,4 @@
-"""Whether a core sends telemetry (greengrass-core 17.10)."""
+"""Whether a core is asked to send telemetry (greengrass-core 17.10). No core says yet that it does: out of sync."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ _THING = Text(1, 128, r"[a-zA-Z0-9:_-]+")
 def runtime_configuration_of(tx: Transaction, home: str, thing: str) -> Body | None:
     """What was asked of a core: `Telemetry` ("On", "Off") and `ConfigurationSyncStatus`; None: nothing ever."""
     return tx.get(_COLLECTION, home, thing)
-
-
-def mark_synced(tx: Transaction, home: str, thing: str, telemetry: str) -> None:
-    """The core says that it works with `telemetry`: in sync if that is still what is asked."""
-    found = tx.get(_COLLECTION, home, thing)
-    if found is not None:
-        status = "InSync" if found["Telemetry"] == telemetry else "OutOfSync"
-        tx.put(_COLLECTION, home, thing, found | {"ConfigurationSyncStatus": status})
 
 
 @GREENGRASS.operation("GetThingRuntimeConfiguration", f"GET {_PATH}", {"ThingName": _THING}, resource=_PATH)

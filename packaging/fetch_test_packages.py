@@ -77,6 +77,9 @@ DEVICE_SDKS = (  # Python 3.11 on x86_64
     Package("awsiotsdk", "1.31.0", "sha256-zME7BvroFd4iNVjaCzNU36MQOTzxlhl847R0QgTsFho="),
     Package("awscrt", "0.36.1", "sha256-roFteCO9P1woppayV6NpR40FwROquV78DY6CyWNtTaE="),
 )
+DEVICE_SAMPLES = (  # source archives: wheels have no samples
+    Package("AWSIoTPythonSDK", "1.6.2", "sha256-rVwT8PVjFoo074GMv3TPGuAndGUFWaB0lQ9mMZgavNo="),
+)
 CLOUD_TOOLS = (  # the AWS CLI and deployment tools with all they import; Python 3.11 on x86_64
     Package("awscli", "1.46.3", "sha256-lMVhwbGyzwl47I2H2VbCbIB1VUOFk+7CnqkGArlRjPs="),
     Package("boto3", "1.44.5", "sha256-cMPgQJeUsp7BkAvK/waVtzI0otMv+u01BFuUyqJiEqU="),
@@ -160,14 +163,33 @@ def put_maven(package: Package, place: Path) -> None:
 def put_python(packages: tuple[Package, ...], place: Path) -> None:
     """Unpack pure or prebuilt Python packages, as pip would; those in APART into a directory of their own."""
     with tempfile.TemporaryDirectory() as directory:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-        wanted = [f"{package.name}=={package.version}" for package in packages]
-        run([*pip, "--no-deps", "--no-build-isolation", *wanted], directory)
-        for package in packages:
-            name = package.name.lower().replace("-", "_")
-            (archive,) = (path for path in Path(directory).iterdir() if spelled(path).startswith(f"{name}_"))
-            check(package, archive)
+        for package, archive in download_python(packages, directory):
             unpack_python(archive, place / package.name if package.name in APART else place, package.name)
+
+
+def put_samples(packages: tuple[Package, ...], place: Path) -> None:
+    """Unpack the samples in the source archives of Python packages."""
+    with tempfile.TemporaryDirectory() as directory:
+        for _, archive in download_python(packages, directory, "--no-binary=:all:"):
+            with tarfile.open(archive) as members:
+                members.extractall(directory)  # its content is pinned
+            (samples,) = Path(directory).glob("*/samples")
+            shutil.copytree(samples, place / "samples", dirs_exist_ok=True)
+            shutil.rmtree(samples)
+
+
+def download_python(packages: tuple[Package, ...], directory: str, *options: str) -> list[tuple[Package, Path]]:
+    """Packages from their index into `directory`, checked."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
+    wanted = [f"{package.name}=={package.version}" for package in packages]
+    run([*pip, "--no-build-isolation", *options, *wanted], directory)
+    found = []
+    for package in packages:
+        name = package.name.lower().replace("-", "_")
+        (archive,) = (path for path in Path(directory).iterdir() if spelled(path).startswith(f"{name}_"))
+        check(package, archive)
+        found.append((package, archive))
+    return found
 
 
 def spelled(path: Path) -> str:
@@ -221,6 +243,7 @@ def check(package: Package, file: Path) -> None:
 
 KINDS: dict[str, tuple[tuple[Package, ...], Callable[[tuple[Package, ...], Path], None]]] = {
     "cloud-tools": (CLOUD_TOOLS, put_python),
+    "device-samples": (DEVICE_SAMPLES, put_samples),
     "device-sdks": (DEVICE_SDKS, put_python),
     "maven": (MAVEN, one_by_one(put_maven)),
     "npm": (NPM, one_by_one(put_npm)),

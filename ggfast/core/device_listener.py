@@ -12,6 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,9 @@ class DeviceListener:
 
     async def wait_serving(self, timeout_s: float) -> bool:
         """Whether devices can connect, at once or within `timeout_s`."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._serving.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return self._serving.is_set()
 
     async def forget(self) -> None:
         """Stop accepting, and delete the server certificate, the delegated CA and their keys: the core has no group any
@@ -150,11 +149,9 @@ class DeviceListener:
         """Look when something is due, and every now and then: addresses change, clocks are set."""
         pause = self._keeper.pause_s(self._trust)
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(max(pause, 0.0), limits.CERTIFICATE_CHECK_S)):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             try:
                 await self._look()
@@ -178,23 +175,26 @@ class DeviceListener:
             return
         if before is not None and found.certificate_id == before.certificate_id:
             return
+        if not await self._serve():
+            self._served = before  # so that the next look tries again
+            return
         self._log.info(
             "Server certificate in use.",
             certificateId=found.certificate_id,
             hosts=list(found.hosts),
             notAfter=found.not_after,
         )
-        await self._serve()
         if before is not None and self._strict:
             for client in self._broker.clients():
                 if client.peer:
                     self._broker.disconnect(client.client_id)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
+        """Accept with the certificate, for the devices and by the trust of this moment; whether that could be done."""
         async with self._swap:  # a renewal and a deployment at once would leave an old acceptor behind
             served = self._served
             if served is None:
-                return
+                return False
             try:
                 context, unusable = await asyncio.to_thread(
                     _context, served, self._device_certificates, _ended(self._trust)
@@ -202,7 +202,7 @@ class DeviceListener:
             except (OSError, GgfastError) as error:
                 what = "Devices cannot connect" if self._listener is None else "The listener keeps what it has"
                 self._log.error(f"No TLS context. {what}.", reason=str(error))
-                return
+                return False
             for path, reason in unusable:
                 self._log.error("A device's certificate cannot be used.", path=str(path), reason=reason)
             previous = self._listener
@@ -210,6 +210,7 @@ class DeviceListener:
             self._serving.set()
             if previous is not None:
                 previous.close()
+            return True
 
 
 def _ended(trust: Trust | None) -> frozenset[str]:

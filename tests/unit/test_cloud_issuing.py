@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import socket
+import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cloud_desk import authority
 from cloud_fleet import CORE, HOME, deployed, reset
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from issuing_support import CoreThatAsks, begins_before, handshake, new_key, openssl_says, request_for
 
+from ggfast.cloud.certificate import server_certificate
 from ggfast.cloud.devices import issuing
+from ggfast.cloud.devices.server import DeviceServers
 from ggfast.cloud.faults import Fault
 from ggfast.cloud.greengrass.authorities import certificate_seconds, group_cas
 from ggfast.cloud.greengrass.issued import SERVER, issued
 from ggfast.cloud.hosts import host_of, usable_hosts
 from ggfast.cloud.limits import CERTIFICATE_HOSTS_MAX, CERTIFICATES_BURST, CERTIFICATES_PER_S
+from ggfast.counters import Counters
+from tests.patience import patience
 
+WAIT_S = patience(10.0)
 WEEK_S = 7 * 86_400
 
 
@@ -53,6 +63,48 @@ def test_devices_believe_it_under_every_name_and_address(core: CoreThatAsks, tmp
         assert openssl_says(tmp_path, discovered, [pem], kind, host) == ""
     assert "mismatch" in handshake(tmp_path, discovered, [pem], key, "192.168.1.6")
     assert "delegation" not in answer
+
+
+def test_row_60_it_comes_by_https_for_the_cores_own_certificate(core: CoreThatAsks, tmp_path: Path) -> None:
+    deployed(core.fleet)
+    made = core.desk.call("CreateKeysAndCertificate", service="iot", setAsActive=True)
+    core.desk.call("AttachThingPrincipal", thingName=CORE, principal=made["certificateArn"])
+    core.desk.call("AttachPolicy", service="iot", policyName="core", target=made["certificateArn"])
+    (tmp_path / "core.pem").write_text(made["certificatePem"] + made["keyPair"]["PrivateKey"])
+    context = ssl.create_default_context(cadata=authority().ca_pem)
+    context.load_cert_chain(tmp_path / "core.pem")
+    body = json.dumps({"csr": request_for(new_key()), "hosts": ["10.0.0.1"], "delegationCsr": request_for(new_key())})
+    head = f"POST /greengrass/things/{CORE}/serverCertificate HTTP/1.1\r\nHost: localhost\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    mqtt, https = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+
+    async def ask() -> tuple[bytes, dict[str, Any]]:
+        servers = DeviceServers(
+            core.desk.cloud, core.desk.store, core.desk.dispatcher, mqtt=mqtt, https=https, folder=tmp_path,
+            certificate=lambda: server_certificate(tmp_path / "tls", authority(), ("localhost",), time.time()),
+            counters=Counters(),
+        )  # fmt: skip
+        await servers.start()
+        try:
+            port = https.getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            found = json.loads(await reader.readexactly(length))
+            writer.transport.abort()
+            return answer, found
+        finally:
+            await servers.stop()
+
+    try:
+        head_of_answer, answer = core.desk.runner.run(asyncio.wait_for(ask(), WAIT_S))
+    finally:
+        mqtt.close()
+        https.close()
+    assert head_of_answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.keys() == {"certificate", "authority", "seconds", "hosts", "delegation"}
+    assert openssl_says(tmp_path, answer["authority"], [answer["certificate"]], "-verify_ip", "10.0.0.1") == ""
 
 
 def test_it_lives_as_long_as_the_group_says_from_a_little_before_now(core: CoreThatAsks) -> None:

@@ -64,7 +64,6 @@ class Core:
         handed: Handed | None = None,
     ) -> None:
         self._config = config
-        self._handed = handed or Handed()
         self._loop = loop
         self._clock = clock or SystemClock()
         self._listeners = listeners

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_NAME_CHARACTERS_MAX = 253  # of a DNS name as text: 255 octets on the wire (RFC 1035 2.3.4)
+_NAME_CHARACTERS_MAX = 253  # of a DNS name as text (RFC 1035 2.3.4)
 
 
 def host_of(text: str) -> str:

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -115,6 +116,25 @@ def hears_of_changes(listener: Listener, greengrass: Any, iot: Any, group: str, 
     discovered = lamp.http("GET", "/greengrass/discover/thing/lamp").json["GGGroups"][0]
     assert discovered["CAs"] == after["authorities"]
     assert discovered["Cores"][0]["Connectivity"] == entries
+
+
+def test_row_27_no_event_is_lost_when_the_control_plane_is_killed(tmp_path: Path) -> None:
+    with CloudProcess(tmp_path / "cloud") as cloud:
+        group, version = make_group(Device.make(cloud, "gateway"), Device.make(cloud, "lamp"))
+        made = cloud.client("greengrass").create_deployment(
+            GroupId=group, GroupVersionId=version, DeploymentType="NewDeployment"
+        )
+        cloud.kill()
+        cloud.start()
+        deadline = time.monotonic() + patience(10)
+        told: set[str] = set()
+        while told != {"Building", "InProgress"}:
+            assert time.monotonic() < deadline, told
+            time.sleep(0.02)
+            log = cloud.folder / "logs" / "events.log"
+            lines = log.read_text().split("\n")[:-1] if log.exists() else []
+            details = [json.loads(line)["detail"] for line in lines]
+            told = {each["status"] for each in details if each["deployment-id"] == made["DeploymentId"]}
 
 
 def test_events_cannot_be_forged_and_need_a_policy(cloud: CloudProcess) -> None:

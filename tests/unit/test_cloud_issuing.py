@@ -47,7 +47,7 @@ def names(pem: str) -> list[str]:
     return [f"{type(name).__name__}:{name.value}" for name in found.value]
 
 
-def test_devices_believe_it_under_every_name_and_address(core: CoreThatAsks, tmp_path: Path) -> None:
+def test_row_60_devices_believe_it_under_every_name_and_address(core: CoreThatAsks, tmp_path: Path) -> None:
     group = deployed(core.fleet)["GroupId"]
     core.tells_addresses("192.168.1.5", "FE80::1%eth0", "Core.Local.", "no host")
     key = new_key()
@@ -65,7 +65,7 @@ def test_devices_believe_it_under_every_name_and_address(core: CoreThatAsks, tmp
     assert "delegation" not in answer
 
 
-def test_row_60_it_comes_by_https_for_the_cores_own_certificate(core: CoreThatAsks, tmp_path: Path) -> None:
+def test_it_comes_by_https_for_the_cores_own_certificate(core: CoreThatAsks, tmp_path: Path) -> None:
     deployed(core.fleet)
     made = core.desk.call("CreateKeysAndCertificate", service="iot", setAsActive=True)
     core.desk.call("AttachThingPrincipal", thingName=CORE, principal=made["certificateArn"])
@@ -156,7 +156,7 @@ def test_it_is_for_the_group_that_the_core_is_about_to_run(core: CoreThatAsks) -
     def signer() -> str:
         pem = core.ask(body)["authority"]
         signers = core.desk.look(lambda tx: {group_cas(tx, HOME, group)[0]["pem"]: group for group in groups})
-        return signers[pem]
+        return str(signers[pem])
 
     with pytest.raises(Fault, match="No group is deployed to the core core1") as refused:
         core.ask(body)
@@ -268,7 +268,7 @@ def test_what_no_longer_holds_is_not_signed(core: CoreThatAsks, monkeypatch: pyt
             await core.desk.store.write(lambda tx: tx.delete_all("group-ca", f"{HOME}/{group}"))
         return made
 
-    monkeypatch.setattr(issuing.asyncio, "to_thread", slowly)
+    monkeypatch.setattr(asyncio, "to_thread", slowly)
     with pytest.raises(Fault, match="has no certificate authority"):
         core.ask({"csr": request_for(new_key()), "hosts": ["a"]})
     assert core.desk.look(lambda tx: issued(tx, HOME, group)) == []

@@ -40,8 +40,8 @@ def connectivity_of(tx: Transaction, home: str, thing: str) -> list[dict[str, An
 def connectivity_with_times(tx: Transaction, home: str, thing: str) -> list[tuple[dict[str, Any], float]]:
     """The same, each with the time since which it has been in every list that was given; seconds since 1970."""
     found = tx.get(_COLLECTION, home, thing)
-    since = {} if found is None else found["Since"]
-    return [(entry, since[_place(entry)]) for entry in connectivity_of(tx, home, thing)]
+    since = {} if found is None else found.get("Since", {})
+    return [(entry, since.get(_place(entry), 0.0)) for entry in connectivity_of(tx, home, thing)]
 
 
 @GREENGRASS.operation("GetConnectivityInfo", f"GET {_PATH}", {"ThingName": _THING}, resource=_PATH)

@@ -193,6 +193,11 @@ class Layout:
         return self.state / "token.key"
 
     @property
+    def trust_file(self) -> Path:
+        """What the control plane said last of the certificates this core depends on."""
+        return self.state / "trust.json"
+
+    @property
     def control_socket(self) -> Path:
         """Where the command line talks to the running core; in a directory of root, so that nobody can swap it."""
         return self.written / "socket" / "control.sock"

@@ -191,6 +191,7 @@ def device_files(core: NewCore, host: str, ports: Ports, ca_pem: str) -> dict[st
 
 
 def _write_folder(out: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
+    out.chmod(0o755)  # it is a Greengrass root: functions' users have to pass; the key alone is private
     for name, (content, mode) in files.items():
         path = out / name
         path.parent.mkdir(mode=0o755, exist_ok=True)

@@ -1,9 +1,10 @@
 """`ggfast-core demo`: a whole group at work on this machine, and what passes in it.
 
-It deploys examples/cold-room to a core in a temporary root, runs that core and the three devices as processes of
-their own over mutual TLS, and shows messages, rates and latencies until Ctrl-C, SIGTERM or `--seconds`. Everything
-it started is gone afterwards, also when it fails half-way; the exit status is 0 only if every expected flow was seen
-and neither the core nor a device failed.
+It starts a control plane, makes examples/cold-room in it through boto3, runs a core that was provisioned there and
+fetches its deployment, and three devices that discover the core before they connect, all as processes of their own over
+mutual TLS; and shows messages, rates and latencies until Ctrl-C, SIGTERM or `--seconds`. Everything it started is gone
+afterwards, also when it fails half-way; the exit status is 0 only if every expected flow was seen and neither the
+control plane, the core nor a device failed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from ggfast.cli import checks, control_client
-from ggfast.cli.demo_group import DEVICES, HOST, DemoGroup, example_folder, prepare, require_libraries, thing_name
+from ggfast.cli.demo_cloud import make_cloud, make_group
+from ggfast.cli.demo_group import DEVICES, DemoGroup, example_folder, require_libraries, thing_name
 from ggfast.cli.demo_screen import Board, redraw
 from ggfast.errors import ConfigError, LinkDown, OperatingError, Problem, Rejected
 from ggfast.limits import (
@@ -85,6 +87,10 @@ def _directory(keep: Path | None) -> Iterator[Path]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
+Prepare = Callable[["Demo", AsyncExitStack], Awaitable[DemoGroup]]
+"""Make the group and what has to run for it; the stack takes down what was started."""
+
+
 class Demo:
     """One run: prepares, starts core and devices, shows, and takes everything down again."""
 
@@ -95,15 +101,17 @@ class Demo:
         seconds: float | None,
         out: TextIO,
         core: Callable[..., list[str]] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
-        self._directory = directory
-        self._example = example
+        self.directory = directory
+        self.example = example
         self._seconds = seconds
         self._out = out
         self._board = Board()
         self._ended = asyncio.Event()
         self._showing = False
         self._core_command = core or core_command
+        self._prepare = prepare or in_a_cloud
 
     async def run(self) -> int:
         """The whole demo, ending early and in order at SIGINT, SIGTERM or SIGHUP."""
@@ -116,9 +124,9 @@ class Demo:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
         if not shown:
-            self._say("Ended before the core served.")
+            self.say("Ended before the core served.")
             return 1
-        self._say("\n".join(self._board.summary()))
+        self.say("\n".join(self._board.summary()))
         return 0 if self._board.complete else 1
 
     async def _until_ended(self, work: Coroutine[Any, Any, bool]) -> bool:
@@ -136,15 +144,12 @@ class Demo:
             ended.cancel()
 
     async def _start_and_show(self) -> bool:
-        self._say("Making certificates, the group and its configuration ...")
-        group = await asyncio.to_thread(prepare, self._directory, self._example)
         async with AsyncExitStack() as stack:
-            self._say(f"Deploying {group.folder} ...")
-            await self._deploy(group)
-            self._say("Starting the core, with -i: whether the kernel protects links is not what a demo is about ...")
+            group = await self._prepare(self, stack)
+            self.say("Starting the core, with -i: whether the kernel protects links is not what a demo is about ...")
             core = await self._start_core(group, stack)
             await self._wait_for_core(core, group)
-            self._say("Connecting three devices over mutual TLS ...")
+            self.say("Three devices discover the core and connect over mutual TLS ...")
             devices = [await self._start_device(name, group, stack) for name in DEVICES]
             self._showing = True
             await self._show(core, devices, group)
@@ -152,21 +157,9 @@ class Demo:
 
     # --- the core ---
 
-    async def _deploy(self, group: DemoGroup) -> None:
-        command = self._core_command("deploy", str(group.folder), "--root", str(group.root))
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
-        )
-        try:
-            output, _ = await process.communicate()
-        finally:
-            await _end(process, signal.SIGTERM)
-        if process.returncode != 0:
-            raise OperatingError(f"The deployment failed:\n{output.decode(errors='replace')[-_TAIL_CHARACTERS:]}")
-
     async def _start_core(self, group: DemoGroup, stack: AsyncExitStack) -> Process:
         """The core in the foreground, in a session of its own: Ctrl-C is for us, and we stop it in order."""
-        with (self._directory / "core.log").open("wb") as log:
+        with (self.directory / "core.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *self._core_command("-i", "run", "--root", str(group.root)),
                 stdin=DEVNULL,
@@ -182,9 +175,11 @@ class Demo:
             self._board.problem(f"the core did not stop within {DEMO_STOP_TIMEOUT_S:.0f} s and was killed")
 
     async def _wait_for_core(self, core: Process, group: DemoGroup) -> None:
-        """Until the core answers and its pinned function is up: what comes earlier would measure the start."""
+        """Until the group is deployed and its pinned function is up: what comes earlier would measure the start."""
         until = time.monotonic() + DEMO_START_TIMEOUT_S
         while time.monotonic() < until:
+            if why := await asyncio.to_thread(group.failure):
+                raise OperatingError(f"The deployment failed:\n{why[-_TAIL_CHARACTERS:]}")
             if core.returncode is not None:
                 raise OperatingError(f"The core ended with status {core.returncode}:\n{self._core_words()}")
             if await self._ask_status(group) and self._monitor_is_up():
@@ -209,7 +204,7 @@ class Demo:
         return True
 
     def _core_words(self) -> str:
-        text = (self._directory / "core.log").read_text(errors="replace").strip()
+        text = (self.directory / "core.log").read_text(errors="replace").strip()
         return text[-_TAIL_CHARACTERS:] or "(it said nothing)"
 
     # --- the devices ---
@@ -218,9 +213,8 @@ class Demo:
         certificate = group.certificate(name)
         options = {
             "--thing": thing_name(name),
-            "--host": HOST,
-            "--port": str(group.port),
-            "--ca": str(group.ca),
+            "--discovery-port": str(group.discovery_port),
+            "--cloud-ca": str(group.cloud_ca),
             "--certificate": str(certificate),
             "--key": str(certificate.with_suffix(".key")),
         }
@@ -292,10 +286,28 @@ class Demo:
                 self._out.flush()
                 drawn = len(lines)
             else:
-                self._say(self._board.line(now - started))
+                self.say(self._board.line(now - started))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """One line for who watches."""
         print(text, file=self._out, flush=True)
+
+
+async def in_a_cloud(demo: Demo, stack: AsyncExitStack) -> DemoGroup:
+    """A control plane of the demo's own, and the cold room in it. Raises OperatingError."""
+    demo.say("Starting a control plane ...")
+    cloud = await asyncio.to_thread(make_cloud, demo.directory)
+    with (demo.directory / "cloud.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *cloud.serve, stdin=DEVNULL, stdout=PIPE, stderr=log, start_new_session=True
+        )
+    stack.push_async_callback(_end, process, signal.SIGTERM)
+    assert process.stdout is not None
+    if not await asyncio.wait_for(process.stdout.readline(), DEMO_START_TIMEOUT_S):
+        words = (demo.directory / "cloud.log").read_text(errors="replace")[-_TAIL_CHARACTERS:]
+        raise OperatingError(f"The control plane ended before it served:\n{words}")
+    demo.say("Making a core, devices, functions and a group in it, and deploying the group, all through boto3 ...")
+    return await asyncio.to_thread(make_group, cloud, demo.directory, demo.example)
 
 
 def core_command(*arguments: str) -> list[str]:

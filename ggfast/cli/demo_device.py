@@ -1,4 +1,4 @@
-"""One device of the demo as a process of its own: an ordinary MQTT client over mutual TLS.
+"""One device of the demo as a process of its own: an ordinary MQTT client over mutual TLS, that discovers its core.
 
     thermometer   publishes coldroom/temperature, alternately with QoS 0 and 1
     door          publishes coldroom/door (open, closed), subscribes to coldroom/alarm
@@ -13,6 +13,7 @@ A message's `sentAt` is CLOCK_MONOTONIC in nanoseconds, one clock for all proces
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import math
 import select
@@ -179,6 +180,35 @@ class Device:
         say({"connected": self._client.is_connected(), **self._tally.take()})
 
 
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Where discovery says that the device's core is, and whom it shall trust there (PEM)."""
+
+    host: str
+    port: int
+    authorities: tuple[str, ...]
+
+
+def discover(thing: str, port: int, context: ssl.SSLContext) -> Core:
+    """Ask the control plane until it knows where the core is (greengrass-core 11). Raises OSError, RuntimeError."""
+    until = time.monotonic() + DEMO_DEVICE_TIMEOUT_S
+    while True:
+        connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=DEMO_DEVICE_TIMEOUT_S)
+        try:
+            connection.request("GET", f"/greengrass/discover/thing/{thing}")
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        if answer.status == 200:
+            group = json.loads(body)["GGGroups"][0]
+            if places := group["Cores"][0]["Connectivity"]:
+                return Core(places[0]["HostAddress"], int(places[0]["PortNumber"]), tuple(group["CAs"]))
+        if time.monotonic() > until:
+            raise RuntimeError(f"discovery gives no core: {answer.status} {body[:200]!r}")
+        time.sleep(0.2)
+
+
 def say(report: dict[str, object]) -> None:
     """One report line."""
     print(json.dumps(report), flush=True)
@@ -188,16 +218,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Be one device. Exit status 1, with a last `{"error"}` report, if the core is not there or refuses."""
     parser = argparse.ArgumentParser(description="One device of the demo.")
     parser.add_argument("role", choices=("thermometer", "display", "door"))
-    for option in ("--thing", "--host", "--ca", "--certificate", "--key"):
+    for option in ("--thing", "--cloud-ca", "--certificate", "--key"):
         parser.add_argument(option, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--discovery-port", type=int, required=True, help="of the control plane, on this machine")
     args = parser.parse_args(argv)
     # Ctrl-C reaches the whole terminal; whoever started us ends us by closing our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        context = ssl.create_default_context(cafile=args.ca)  # host names are checked: nothing is switched off
+        # Host names are checked both times: nothing is switched off.
+        cloud = ssl.create_default_context(cafile=args.cloud_ca)
+        cloud.load_cert_chain(args.certificate, args.key)
+        core = discover(args.thing, args.discovery_port, cloud)
+        context = ssl.create_default_context(cadata="\n".join(core.authorities))
         context.load_cert_chain(args.certificate, args.key)
-        Device(args.role, args.thing, context).run(args.host, args.port)
+        Device(args.role, args.thing, context).run(core.host, core.port)
     except BrokenPipeError:
         return 1  # nobody listens to our reports any more
     except (OSError, RuntimeError) as error:

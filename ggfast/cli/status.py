@@ -47,6 +47,7 @@ def render(pid: int, state: dict[str, Any]) -> list[str]:
     lines = [
         f"Greengrass daemon is running with PID: {pid}",
         f"group      {group['name'] or '(nothing deployed)'}  {group['arn']}",
+        f"deployment {_deployment(state['deployment'])}",
         f"messages   {messages['received']} received, {messages['delivered']} delivered",
         f"spool      {spool['messages']} messages, {spool['bytes']} of {spool['bytes_max']} bytes",
         "",
@@ -57,6 +58,12 @@ def render(pid: int, state: dict[str, Any]) -> list[str]:
         *(_function_line(row) for row in state["functions"]),
     ]
     return [*lines, *_counter_lines(state["counters"])]
+
+
+def _deployment(found: dict[str, Any]) -> str:
+    reported = f", {found['to_report']} not yet reported" if found["to_report"] else ""
+    cloud = {"none": "no control plane", "online": "connected", "offline": "no contact"}[found["cloud"]]
+    return f"{found['state']} {found['id']}{reported} ({cloud})"
 
 
 def _function_line(row: dict[str, Any]) -> str:

@@ -198,7 +198,9 @@ class GroupCredentials:
         self._retry_at = self._clock.monotonic() + self._pause
         valid = self._valid() is not None
         text = (
-            "No new keys of the group role; those in use stay valid for now." if valid else "No keys of the group role."
+            "No new keys of the group role; those in use are good until they end."
+            if valid
+            else "No keys of the group role."
         )
         if self._said != (said := f"{text} {failure}"):
             self._said = said

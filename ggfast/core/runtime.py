@@ -6,6 +6,7 @@ broker, identity, device listener    devices
 function manager                     functions, through the spawner's channel
 HTTP interface                       the same functions' requests over TCP
 deployment agent                     brings up what is on disk, then what is deployed
+control plane                        deployments, trust, addresses, keys: everything in cloud_side.py
 control socket                       the command line
 """
 
@@ -24,9 +25,12 @@ from ggfast._ext.routes import Router
 from ggfast.arns import CLOUD, SHADOW_SERVICE, FunctionArn, ThingArn
 from ggfast.clock import Clock, SystemClock
 from ggfast.config import Config
+from ggfast.core.cloud_side import CloudSide
 from ggfast.core.control import ControlServer, Verb
 from ggfast.core.deploy.agent import DeploymentAgent
 from ggfast.core.deploy.apply import GroupApplier, Parts
+from ggfast.core.deploy.record import Records
+from ggfast.core.deploy.reset import Reset
 from ggfast.core.deploy.store import Store
 from ggfast.core.device_listener import DeviceListener
 from ggfast.core.function_verbs import FunctionVerbs
@@ -60,7 +64,6 @@ class Core:
         handed: Handed | None = None,
     ) -> None:
         self._config = config
-        self._handed = handed or Handed()
         self._loop = loop
         self._clock = clock or SystemClock()
         self._listeners = listeners
@@ -89,11 +92,22 @@ class Core:
         self.table.add_sink(CLOUD, self.spool.offer, self.spool.has_room)
         self.table.add_sink(SHADOW_SERVICE, self._no_shadow_service)
 
+        handed = handed or Handed()
+        self.cloud = CloudSide(loop, config, handed, self._clock, self.log)
         connections = self.logs.system("connection_manager")
         self.identity = DeviceIdentity(connections, self.counters, self._device_changed)
         self.broker = Broker(loop, self.table, self.identity, _broker_limits(config), self._clock, self.counters)
         self.listener = DeviceListener(
-            loop, self.broker, self._listener("mqtt"), layout.state, self._clock, connections
+            loop,
+            self.broker,
+            self._listener("mqtt"),
+            layout.state,
+            self._clock,
+            connections,
+            cloud=self.cloud.controlplane,
+            server_key=handed.server_key,
+            hosts=self.cloud.connectivity.hosts,
+            strict=config.ggfast.strict,
         )
 
         self.channel = SpawnerChannel(loop, channel, self._spawner_event)
@@ -113,7 +127,13 @@ class Core:
             ),
         )
         self.http = HttpInterface(
-            loop, self.functions, self._function_log, _message_limits(config), self.counters, self.log
+            loop,
+            self.functions,
+            self._function_log,
+            _message_limits(config),
+            self.counters,
+            self.log,
+            self.cloud.credentials,
         )
 
         self.applier = GroupApplier(
@@ -121,7 +141,18 @@ class Core:
             Parts(self.table, self.broker, self.identity, self.listener, self.functions, self.spool, self.logs),
             function_ids,
         )
-        self.agent = DeploymentAgent(Store(layout, fsync=config.ggfast.fsync), self.applier, self.functions, self.log)
+        self.agent = DeploymentAgent(
+            Store(layout, fsync=config.ggfast.fsync),
+            Records(layout.agent_state, fsync=config.ggfast.fsync),
+            self.applier,
+            self.log,
+            self.cloud.fetch,
+            Reset(layout, self.logs, [self.cloud.forget, self._forget_messages]),
+            staging=layout.staging,
+            strict=config.ggfast.strict,
+            followed=self.cloud.follow,
+        )
+        self.cloud.join(self.agent, self.listener, self.broker, self.identity)
         self.control = ControlServer(
             self.log, {"status": self._status, "activate": self._activate, **self._function_verbs()}
         )
@@ -145,8 +176,10 @@ class Core:
         self.http.serve(self._listener("functions"))  # now every running worker's token is known
         if "functions6" in self._listeners:
             self.http.serve(self._listener("functions6"))
-        await self.listener.start(self._device_certificates())
+        await self.cloud.start()
+        await self.listener.start(self._device_certificates(), self.cloud.listener_trust)
         await self.control.serve(self._listener("control"))
+        self.cloud.begin()
         await self.channel.ready()
         self.log.info("Ready.", mqttPort=self._config.core_thing.gg_mqtt_port)
 
@@ -154,6 +187,8 @@ class Core:
         """End everything in reverse order of start. Bounded: every part has its own time limit."""
         self.log.info("Stopping.")
         await self.control.close()
+        await self.cloud.stop()
+        await self.agent.stop()
         await self.listener.stop()
         await self.functions.stop()
         self.http.close()
@@ -193,6 +228,11 @@ class Core:
         self.counters.add("shadow.dropped.no_service")
         return False
 
+    async def _forget_messages(self) -> None:
+        """Nothing that was said in a group outlives its reset."""
+        self.spool.clear()
+        self.broker.retained.clear()
+
     def _device_certificates(self) -> list[Path]:
         layout = self._config.layout
         return [layout.certificate(device.certificate_id) for device in self.applier.current.devices]
@@ -216,6 +256,7 @@ class Core:
             "version": __version__,
             "uptime_s": round(self._clock.monotonic() - self._started_at, 3),
             "daemon_pid": os.getpid(),
+            "deployment": self._deployment(),
             "group": {"name": group.name, "arn": group.arn, "subscriptions": len(group.subscriptions)},
             "devices": [
                 {
@@ -229,6 +270,17 @@ class Core:
             "broker": self._broker_figures(),
             "spool": {"messages": len(self.spool), "bytes": self.spool.bytes_held, "bytes_max": self.spool.bytes_max},
             "counters": self.counters.snapshot(),
+        }
+
+    def _deployment(self) -> dict[str, Any]:
+        """What the deployment agent is at; `cloud` says whether the control plane can be reached."""
+        record = self.agent.record
+        current, report = record.current, record.report
+        return {
+            "cloud": "none" if self.cloud.controlplane is None else "online" if self.cloud.online else "offline",
+            "state": str(record.state),
+            "id": current.id if current is not None else record.last,
+            "to_report": report.status if report is not None else "",
         }
 
     def _broker_figures(self) -> dict[str, int]:

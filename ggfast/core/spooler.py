@@ -59,6 +59,12 @@ class MemorySpool:
         self._bytes_max = bytes_max
         self._make_room(0)
 
+    def clear(self) -> None:
+        """Drop everything, counted: a reset does (greengrass-core 12.5)."""
+        self._counters.add("spool.dropped.reset", len(self._messages))
+        self._messages.clear()
+        self._bytes = 0
+
     def has_room(self, size: int) -> bool:
         """Whether a message of `size` bytes (topic and payload) fits without dropping another (`AllOrError`)."""
         cost = size + limits.SPOOL_RECORD_OVERHEAD_BYTES

@@ -138,6 +138,11 @@ class Retained:
         """Every message that has not expired."""
         return [message for message in _all_below(self._root, at_root=False) if not 0 < message.expires <= self._now]
 
+    def clear(self) -> None:
+        """Forget every message."""
+        self._root, self._bytes_of, self._due = {}, {}, {}
+        self.count = self.bytes = 0
+
     def _charge(self, source: str, growth: int) -> None:
         self.bytes += growth
         left = self._bytes_of.get(source, 0) + growth

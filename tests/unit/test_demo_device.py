@@ -1,7 +1,8 @@
-"""The demo's devices as processes, against Eclipse Mosquitto with mutual TLS."""
+"""The demo's devices as processes, against Eclipse Mosquitto with mutual TLS, which they discover first."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import select
 import signal
@@ -9,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +24,56 @@ from ggfast.cli.demo_device import Tally, celsius, stamp_of
 DEVICES = ("thermometer", "display", "door")
 
 
+class Discovery:
+    """A control plane that knows one thing: where `answer` says that the core is."""
+
+    def __init__(self, folder: Path) -> None:
+        cert.make_ca(folder, name="cloud", days=1)
+        cert.make_server(folder, folder, hosts=["localhost"], days=7)
+        self.ca = folder / "ca.crt"
+        self.answer: dict[str, Any] = {}
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                body = json.dumps(outer.answer).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "server.crt", folder / "server.key")
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def says(self, host: str, port: int, ca: Path) -> None:
+        """Give this core to whoever asks."""
+        place = {"Id": "a", "HostAddress": host, "PortNumber": port, "Metadata": ""}
+        core = {"thingArn": "arn", "Connectivity": [place]}
+        self.answer = {"GGGroups": [{"GGGroupId": "g", "Cores": [core], "CAs": [ca.read_text()]}]}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
 class Broker:
     """A mosquitto that knows the devices' certificates and nobody else's."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.port = port
+        self.discovery = Discovery(folder / "cloud")
         cert.make_ca(folder, name="demo test", days=1)
         cert.make_server(folder, folder, hosts=["127.0.0.1"], days=7)
         for name in DEVICES:
@@ -61,12 +107,16 @@ class Broker:
         self.process.terminate()
         self.process.wait(10)
 
+    def close(self) -> None:
+        self.stop()
+        self.discovery.close()
+
 
 @pytest.fixture
 def broker(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Broker]:
     running = Broker(tmp_path, free_port())
     yield running
-    running.stop()
+    running.close()
 
 
 class Device:
@@ -74,7 +124,9 @@ class Device:
 
     def __init__(self, role: str, broker: Broker, *, host: str = "127.0.0.1", ca: Path | None = None) -> None:
         folder = broker.folder
-        options = ["--thing", role, "--host", host, "--port", str(broker.port), "--ca", str(ca or folder / "ca.crt")]
+        discovery = broker.discovery
+        discovery.says(host, broker.port, ca or folder / "ca.crt")
+        options = ["--thing", role, "--discovery-port", str(discovery.port), "--cloud-ca", str(discovery.ca)]
         options += ["--certificate", str(folder / f"{role}.crt"), "--key", str(folder / f"{role}.key")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ggfast.cli.demo_device", role, *options],
@@ -125,6 +177,7 @@ def has_topic(topic: str) -> Callable[[dict[str, Any]], bool]:
 def test_devices_talk_and_report_with_latencies(broker: Broker) -> None:
     with Device("display", broker) as display, Device("thermometer", broker) as thermometer:
         assert display.report() == {"ready": True}
+        assert "/greengrass/discover/thing/display" in broker.discovery.asked
         assert thermometer.report() == {"ready": True}
         report = display.until(has_topic("coldroom/temperature"))
         (entry,) = report["received"]

@@ -36,54 +36,30 @@ def test_example_as_it_is_is_refused_naming_each_certificate() -> None:
     assert len(paths) == 4 and all(path.endswith("CertificateArn") for path in paths)
 
 
-def test_prepared_copy_is_a_valid_group_with_its_own_certificates(tmp_path: Path) -> None:
-    group = demo_group.prepare(tmp_path, EXAMPLE)
-    read = parse_folder((group.folder / "group.json").read_bytes())
-    assert {device.thing_name for device in read.devices} == {
-        "coldroom-thermometer",
-        "coldroom-display",
-        "coldroom-door",
-    }
-    for device in read.devices:
-        deployed = group.folder / "certificates" / f"{device.thing_name}.pem"
-        assert device.certificate_id == certificate_id(deployed)
-        assert deployed.read_bytes() == (group.devices / f"{device.thing_name}.crt").read_bytes()
-    assert not list(group.folder.rglob("*.key")), "a key in the folder would be deployed"
-    assert (group.folder / "functions" / "monitor" / "greengrasssdk" / "IoTDataPlane.py").is_file()
-    for function in read.user_functions:
-        module = function.handler.partition(".")[0]
-        assert (group.folder / function.code / f"{module}.py").is_file()
+def test_everything_of_the_sdk_goes_into_a_package() -> None:
+    names = {name for name, path in demo_group.copy_sdk() if path.is_file()}
+    assert {"greengrasssdk/__init__.py", "greengrasssdk/IoTDataPlane.py"} <= names
 
 
-def test_prepared_config_loads_without_a_warning(tmp_path: Path) -> None:
-    group = demo_group.prepare(tmp_path, EXAMPLE)
+def test_the_core_of_the_demo_keeps_to_itself(tmp_path: Path) -> None:
+    group = demo_group.DemoGroup(tmp_path / "greengrass", tmp_path / "devices", 18_883, 18_443)
+    group.layout.configuration_directory.mkdir(parents=True)
+    thing = {"thingArn": "arn:aws:iot:eu-west-1:123456789012:thing/core", "iotHost": "localhost", "ggHost": "localhost"}
+    thing |= {"caPath": "a", "certPath": "b", "keyPath": "c"}
+    group.layout.config_file.write_text(json.dumps({"coreThing": thing}))
+    demo_group.extend_config(group)
     config = load_config(group.root)
     assert config.warnings == ()
-    assert config.ggfast.local
+    assert not config.ggfast.local
+    assert (config.ggfast.mqtt_host, config.core_thing.gg_mqtt_port) == ("127.0.0.1", 18_883)
     assert config.layout.control_socket == group.layout.control_socket
-    assert config.layout.server_key.parent / "ca.crt" == group.ca
-    ports = json.loads(group.layout.config_file.read_text())["coreThing"]
-    assert ports["ggMqttPort"] == group.port != ports["ggDaemonPort"]
-
-
-def test_example_itself_is_not_touched(tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in EXAMPLE.rglob("*") if path.suffix != ".pyc"}
-    demo_group.prepare(tmp_path, EXAMPLE)
-    assert {path: path.stat().st_mtime_ns for path in EXAMPLE.rglob("*") if path.suffix != ".pyc"} == before
-
-
-def test_placeholder_and_demo_must_agree() -> None:
-    text = '"cert/CERTIFICATE-OF-a"'
-    assert demo_group.fill_in(text, {"a": "0" * 64}) == f'"cert/{"0" * 64}"'
-    with pytest.raises(OperatingError, match="0 times"):
-        demo_group.fill_in(text, {"a": "x", "b": "x"})
-    with pytest.raises(OperatingError, match="does not know"):
-        demo_group.fill_in(text, {})
+    assert config.core_thing.gg_daemon_port != 8_000
+    assert group.deployed_by(lambda: "why").failure() == "why"
 
 
 def test_missing_libraries_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_group, "_is_installed", lambda name: name == "cryptography")
-    with pytest.raises(OperatingError, match=r"paho.mqtt, greengrasssdk.*pip install 'ggfast\[demo\]'"):
+    with pytest.raises(OperatingError, match=r"paho.mqtt, greengrasssdk, boto3, aiohttp.*pip install 'ggfast\[demo\]'"):
         demo_group.require_libraries()
 
 

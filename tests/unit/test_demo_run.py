@@ -1,4 +1,4 @@
-"""The demo's own conduct when things go wrong, with a stand-in for the core's commands: what it started is gone."""
+"""The demo's own conduct when things go wrong, with stand-ins for core and control plane: what it started is gone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,13 @@ EXAMPLE = demo_group.example_folder()
 STAND_IN = """
 import os, pathlib, signal, sys, time
 mode, place = sys.argv[1], pathlib.Path(sys.argv[2])
-command = "deploy" if "deploy" in sys.argv else "run"
-(place / command).write_text(str(os.getpid()))
-if command == "deploy" and mode == "no-deploy":
-    sys.exit("the document is wrong")
-if command == "deploy" and mode == "slow-deploy":
-    time.sleep(60)
-if command == "run" and mode == "no-start":
+(place / "run").write_text(str(os.getpid()))
+if mode == "no-start":
     sys.exit("port in use")
-if command == "run" and mode == "deaf":
+if mode == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (place / "ignoring").touch()
-if command == "run":
-    time.sleep(60)
+time.sleep(60)
 """
 
 
@@ -51,13 +46,26 @@ class StandIn:
         return [sys.executable, str(self.place / "core.py"), self.mode, str(self.place), *arguments]
 
     def is_gone(self, command: str) -> bool:
+        if command == "group":
+            return (self.place / "group-gone").exists()
         pid = int((self.place / command).read_text())
         return not Path(f"/proc/{pid}").exists()
 
 
 def run(directory: Path, core: StandIn, seconds: float = 5.0) -> tuple[int, str]:
+    async def prepare(_demo: demo.Demo, stack: AsyncExitStack) -> demo_group.DemoGroup:
+        if core.mode == "slow-group":
+            (core.place / "group").write_text("1")
+            stack.callback((core.place / "group-gone").touch)
+            await asyncio.sleep(60)
+
+        def failure() -> str:
+            return "the document is wrong" if core.mode == "no-deploy" and (core.place / "run").exists() else ""
+
+        return demo_group.DemoGroup(directory / "greengrass", directory / "devices", 1, 1, failure)
+
     out = io.StringIO()
-    status = asyncio.run(demo.Demo(directory, EXAMPLE, seconds, out, core).run())
+    status = asyncio.run(demo.Demo(directory, EXAMPLE, seconds, out, core, prepare).run())
     return status, out.getvalue()
 
 
@@ -67,11 +75,11 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_failed_deployment_is_said_in_the_core_s_words(place: Path) -> None:
+def test_failed_deployment_is_said_in_the_control_plane_s_words(place: Path) -> None:
     core = StandIn(place, "no-deploy")
     with pytest.raises(OperatingError, match="The deployment failed:\nthe document is wrong"):
         run(place / "demo", core)
-    assert not (place / "run").exists()
+    assert core.is_gone("run")
 
 
 def test_core_that_ends_at_once_is_said_in_its_words(place: Path) -> None:
@@ -99,7 +107,7 @@ def test_core_that_does_not_stop_is_killed(place: Path, monkeypatch: pytest.Monk
     assert core.is_gone("run")
 
 
-@pytest.mark.parametrize(("mode", "command"), [("slow-deploy", "deploy"), ("silent", "run")])
+@pytest.mark.parametrize(("mode", "command"), [("slow-group", "group"), ("silent", "run")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_before_anything_is_shown_ends_in_order(
     place: Path, mode: str, command: str, number: signal.Signals

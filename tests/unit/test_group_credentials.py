@@ -155,7 +155,7 @@ def test_offline_they_are_served_until_their_end_and_not_after_it(core: Core, mo
                 assert await source.credentials() is not None
                 await asyncio.sleep(0.01)
             assert core.cloud.attempts == 2  # so soon after a failure nobody is asked again
-            assert core.log.said("stay valid for now") == 1
+            assert core.log.said("are good until they end") == 1
             core.clock.pass_(1)
             with pytest.raises(LinkDown, match="offline"):
                 await source.credentials()

@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -25,9 +25,9 @@ from ggfast.log import Logs
 
 
 class Reset:
-    """The agent's Cleaner. `forgetters` are the parts' own; each blocks for a few files at most."""
+    """The agent's Cleaner. `forgetters` are the parts' own; none of them blocks the loop."""
 
-    def __init__(self, layout: Layout, logs: Logs, forgetters: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, layout: Layout, logs: Logs, forgetters: Sequence[Callable[[], Awaitable[None]]]) -> None:
         self._layout = layout
         self._logs = logs
         self._forgetters = tuple(forgetters)
@@ -40,7 +40,7 @@ class Reset:
         """Remove the rest. Raises StorageFailed; can be repeated."""
         self._logs.forget_functions()
         for forget in self._forgetters:
-            forget()
+            await forget()
         await asyncio.to_thread(self._remove)
 
     def _remove(self) -> None:

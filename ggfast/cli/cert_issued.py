@@ -152,7 +152,7 @@ def _accept(out: Path, key: CertificateIssuerPrivateKeyTypes, asked: dict[str, A
     if not is_ca(ca):
         raise ValueError("the delegated certificate is no CA")
     left = _left(*times_of(ca), now)
-    new.append(_record(ca, id_of(ca_root), now, left, new[0].hosts, revoked=asked["revokedBefore"]))
+    new.append(_record(ca, id_of(ca_root), now, left, new[0].hosts))
     _keep(out, pem_of(made), new, pem_of(ca))
     return new[0].certificate_id
 
@@ -184,7 +184,6 @@ def _record(
     *,
     delegated: bool = False,
     asked_delegation: bool = False,
-    revoked: float = 0.0,
 ) -> Issued:
     begin, end = times_of(made)
     return Issued(
@@ -198,7 +197,6 @@ def _record(
         asked=asked,
         delegated=delegated,
         asked_delegation=asked_delegation,
-        revoked_before=float(revoked),
     )
 
 

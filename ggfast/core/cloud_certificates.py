@@ -182,7 +182,7 @@ class CloudCertificates:
         kept, trust = self._kept or Kept(), self._trust
         if trust.delegation_s is None or kept.ca is None:
             return
-        if trust.delegation_s > 0 and trust.revoked_before <= kept.ca.revoked_before:
+        if trust.delegation_s > 0 and trust.revoked_before <= kept.ca.not_before:  # both by the control plane's clock
             return
         self._log.warn("The delegated CA was revoked.", certificateId=kept.ca.certificate_id)
         self._kept, self._ended_delegation = Kept(kept.served, None), True
@@ -214,7 +214,7 @@ class CloudCertificates:
         printed = await call_helper(self._run, "csr", "--key", str(self.key), *fixed, *ca, *named)
         requests = _object(printed)
         answer = await self._cloud.server_certificate(requests["csr"], hosts, requests.get("delegationCsr"))
-        asked = {"hosts": hosts, "askedDelegation": bool(ca), "revokedBefore": trust.revoked_before}
+        asked = {"hosts": hosts, "askedDelegation": bool(ca)}
         text = json.dumps({"answer": dict(answer), **asked})
         new = await call_helper(self._run, "accept", "--out", str(self._folder), "--key", str(self.key), text=text)
         self._ended_delegation = False

@@ -49,7 +49,6 @@ class Issued:
     asked: tuple[str, ...] = ()  #: hosts that were asked for: not asked for again, whatever became of them
     delegated: bool = False  #: signed on this core by the delegated CA
     asked_delegation: bool = False
-    revoked_before: float = 0.0  #: a delegated CA: the latest revocation known when it was issued
 
     @property
     def renew_at(self) -> float:
@@ -127,7 +126,7 @@ def _id_of(path: Path) -> str:
 
 def _issued(row: dict[str, Any]) -> Issued:
     """One row of the record. Raises ValueError, KeyError, TypeError."""
-    numbers = {name: float(row[name]) for name in ("issued_at", "seconds", "revoked_before")}
+    numbers = {name: float(row[name]) for name in ("issued_at", "seconds")}
     if not all(map(math.isfinite, numbers.values())):
         raise ValueError("times that are no numbers")
     return Issued(

@@ -41,7 +41,7 @@ class AnswerReader:
         self._body_max = body_max
         self._body_bytes = self._unbodied = self._head_bytes = self._interim = 0
         self.excess = False  # whether bytes came behind its end
-        self._until_end = False
+        self._until_end = self._stays = False
         self._parts: list[bytes] = []
         self._failure: GgfastError | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -49,7 +49,7 @@ class AnswerReader:
     @property
     def keeps(self) -> bool:
         """Whether another request may be sent on the same connection."""
-        return self.complete and not self._until_end and not self.excess and self._parser.should_keep_alive()
+        return self.complete and self._stays and not self.excess
 
     def feed(self, data: bytes) -> None:
         """Parse. Blocks for nothing."""
@@ -137,6 +137,7 @@ class AnswerReader:
             return
         self.status, self.has_head = status, True
         length, transfer = self.headers.get("content-length"), self.headers.get("transfer-encoding")
+        self._stays = self._parser.should_keep_alive()  # it forgets at the end of the answer
         self._until_end = length is None and transfer is None and status not in _BODILESS
         if transfer is not None and transfer.strip().lower() != "chunked":
             self._failure = Malformed(f"{self._place} sends the body as {transfer[:80]!r}, expected chunked.")

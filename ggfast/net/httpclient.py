@@ -38,16 +38,14 @@ def client_context(authorities: Path, identity: Path | None = None) -> ssl.SSLCo
     # An anchor need not be self-signed, and roots older than RFC 5280 are not strict.
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
-    for path, what in ((authorities, "trusted certificates"), (identity, "the certificate with its key")):
-        if path is None:
-            continue
-        try:
-            if path is authorities:
-                context.load_verify_locations(path)
-            else:
-                context.load_cert_chain(path, path, password="")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{what} in {path} cannot be used: {error}.", hint="Expected a PEM file.") from error
+    what: tuple[str, Path | None] = "the trusted certificates", authorities
+    try:
+        context.load_verify_locations(authorities)
+        if identity is not None:
+            what = "the certificate with its key", identity
+            context.load_cert_chain(identity, identity, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what[0]} in {what[1]} cannot be used: {error}.", hint="Expected a PEM file.") from error
     return context
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import socket
 import ssl
 from collections import deque
@@ -289,4 +290,5 @@ def os_reason(error: OSError) -> str:
         if ("alert" in reason and "certificate" in reason) or "unknown ca" in reason:
             return f"the other side refuses our certificate ({reason})"
         return f"TLS failed ({reason})"
-    return error.strerror or str(error) or type(error).__name__
+    # asyncio words some of them itself; the number stays the kernel's.
+    return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

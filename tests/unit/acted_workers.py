@@ -49,16 +49,22 @@ class Actor:
         self.sock.setblocking(False)
         self.pipes = (os.pipe(), os.pipe())
         self.stage, self.instance = stage, instance
-        self.name = self.label = ""
+        self.name = self.version = self.label = ""
+        self.data = b""
         self.task = asyncio.get_running_loop().create_task(self._live())
 
     async def _frames(self) -> AsyncIterator[tuple[bytes, bytes]]:
-        loop, data = asyncio.get_running_loop(), b""
-        while part := await loop.sock_recv(self.sock, 1 << 20):
-            data += part
-            while len(data) >= 4 and len(data) >= 4 + (size := struct.unpack_from("<I", data)[0]):
-                yield data[4:5], data[5 : 4 + size]
-                data = data[4 + size :]
+        while part := await asyncio.get_running_loop().sock_recv(self.sock, 1 << 20):
+            self.data += part
+            while found := self._next():
+                yield found
+
+    def _next(self) -> tuple[bytes, bytes] | None:
+        data = self.data
+        if len(data) < 4 or len(data) < 4 + (size := struct.unpack_from("<I", data)[0]):
+            return None
+        self.data = data[4 + size :]
+        return data[4:5], data[5 : 4 + size]
 
     async def _live(self) -> None:
         with contextlib.suppress(OSError):  # the manager has closed its end
@@ -71,16 +77,14 @@ class Actor:
         loop = asyncio.get_running_loop()
         if kind == b"C":
             config = json.loads(body)
-            self.name, self.label = config["name"], config["environment"].get("LABEL", "")
+            self.name, self.version = config["name"], config["version"]
+            self.label = config["environment"].get("LABEL", "")
             problem = await self._import(config["environment"].get("ACT", "ok"))
             await loop.sock_sendall(self.sock, frame(b"I", bytes([not problem]) + problem.encode()))
             return not problem
         if kind != b"W":
             return True
-        number, size = struct.unpack_from("<IH", body)
-        event = json.loads(body[6 + size :])
-        handled = Handled(self.name, self.label, event["n"], self.instance)
-        self.stage.begun.append(handled)
+        number, event, handled = self._begin(body)
         self.stage.running.append(handled)
         try:
             await asyncio.sleep(event.get("s", 0))
@@ -91,6 +95,13 @@ class Actor:
         self.stage.done.append(handled)
         await loop.sock_sendall(self.sock, frame(b"R", struct.pack("<I", number) + self.label.encode()))
         return True
+
+    def _begin(self, body: bytes) -> tuple[int, dict[str, Any], Handled]:
+        number, size = struct.unpack_from("<IH", body)
+        event = json.loads(body[6 + size :])
+        handled = Handled(self.name, self.label, event["n"], self.instance)
+        self.stage.begun.append(handled)
+        return number, event, handled
 
     async def _import(self, act: str) -> str:
         if act == "slow":

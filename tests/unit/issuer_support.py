@@ -1,4 +1,4 @@
-"""A control plane that signs for real, a clock that tests set, and the certificate helper without a process."""
+"""The control plane's signatures without one, a clock that tests set, the certificate helper without a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import functools
 import io
-import ipaddress
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ggfast.cli import cert, cert_issued, cert_x509
+from ggfast.cloud.group_authority import GroupAuthority
 from ggfast.core.certificate_helper import HelperResult
+from ggfast.limits import CERTIFICATE_BACKDATE_S
 
-BACKDATE_S = 7_200
-YEAR_S = 365 * 86_400
+DAY_S = 86_400
 
 
 class SetClock:
@@ -107,10 +107,6 @@ def load_key_once(path: Path) -> Any:
     return _loaded[content]
 
 
-def pem(found: x509.Certificate) -> str:
-    return found.public_bytes(serialization.Encoding.PEM).decode()
-
-
 def key_pem(key: Any) -> bytes:
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
@@ -120,37 +116,16 @@ class Ca:
     """A group CA. `now`: the issuer's clock."""
 
     def __init__(self, name: str, now: float) -> None:
-        self.key, self.name = rsa_key(name), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self.certificate = self.sign(self.key.public_key(), self.name, now, 20 * YEAR_S, path_length=1)
-        self.pem = pem(self.certificate)
-
-    def sign(
-        self,
-        key: Any,
-        name: x509.Name,
-        now: float,
-        seconds: float,
-        *,
-        path_length: int | None = None,
-        hosts: Sequence[str] = (),
-    ) -> x509.Certificate:
-        builder = x509.CertificateBuilder(self.name, name, key, x509.random_serial_number())
-        builder = builder.not_valid_before(moment(now - BACKDATE_S)).not_valid_after(moment(now + seconds))
-        constraints = x509.BasicConstraints(ca=path_length is not None, path_length=path_length)
-        builder = builder.add_extension(constraints, critical=True)
-        names = [general_name(host) for host in hosts]
-        if names and path_length is None:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        if names and path_length is not None:
-            whole = [
-                x509.IPAddress(ipaddress.ip_network(n.value)) if isinstance(n, x509.IPAddress) else n for n in names
-            ]
-            builder = builder.add_extension(x509.NameConstraints(whole, None), critical=False)
-        if path_length is not None:
-            usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment"), False)
-            usage |= dict.fromkeys(("data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
-            builder = builder.add_extension(x509.KeyUsage(**usage, key_cert_sign=True, crl_sign=True), critical=True)
-        return builder.sign(self.key, hashes.SHA256())
+        key, subject = rsa_key(name), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(moment(now - DAY_S)).not_valid_after(moment(now + 7_300 * DAY_S))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        usage = dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment"), False)
+        usage |= dict.fromkeys(("data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
+        builder = builder.add_extension(x509.KeyUsage(**usage, key_cert_sign=True, crl_sign=True), critical=True)
+        made = builder.sign(key, hashes.SHA256())
+        self.pem = made.public_bytes(serialization.Encoding.PEM).decode()
+        self.authority = GroupAuthority(self.pem, key_pem(key).decode())
 
 
 class SigningCloud:
@@ -158,7 +133,7 @@ class SigningCloud:
 
     def __init__(self, clock: Any, *, seconds: float = 7 * 86_400, delegation_s: float = 0.0) -> None:
         self.clock = clock
-        self.seconds, self.delegation_s, self.revoked_before = seconds, delegation_s, 0.0
+        self.seconds, self.delegation_s, self.revoked_before = seconds, delegation_s, 0
         self.cas = [Ca("first", clock.wall())]
         self.failure: Exception | None = None
         self.ended: list[str] = []
@@ -184,16 +159,14 @@ class SigningCloud:
         self.asked.append(tuple(hosts))
         if self.failure is not None:
             raise self.failure
-        ca, now = self.cas[0], self.clock.wall()
-        request = x509.load_pem_x509_csr(csr.encode())
-        assert request.is_signature_valid
-        made = ca.sign(request.public_key(), request.subject, now, self.seconds, hosts=hosts)
-        answer: dict[str, Any] = {"certificate": pem(made), "authority": ca.pem, "seconds": self.seconds}
+        ca, now = self.cas[0], int(self.clock.wall())
+        since = now - CERTIFICATE_BACKDATE_S
+        made = ca.authority.server_certificate(csr, "core", hosts, since, now + int(self.seconds))
+        answer: dict[str, Any] = {"certificate": made.pem, "authority": ca.pem, "seconds": self.seconds}
         if delegation_csr is not None and self.delegation_s:
-            request = x509.load_pem_x509_csr(delegation_csr.encode())
-            name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "delegated")])
-            made = ca.sign(request.public_key(), name, now, self.delegation_s, path_length=0, hosts=hosts)
-            answer["delegation"] = {"certificate": pem(made), "authority": ca.pem}
+            since = max(since, int(self.revoked_before))
+            made = ca.authority.delegated(delegation_csr, "core's CA", hosts, since, now + int(self.delegation_s))
+            answer["delegation"] = {"certificate": made.pem, "authority": ca.pem}
         return answer | self.change
 
 
@@ -201,17 +174,5 @@ def moment(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
 
 
-def general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
 def chain_of(path: Path) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(path.read_bytes())
-
-
-def constraint(name: x509.GeneralName) -> x509.GeneralName:
-    """What permits exactly this name."""
-    return x509.IPAddress(ipaddress.ip_network(name.value)) if isinstance(name, x509.IPAddress) else name

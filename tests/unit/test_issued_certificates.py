@@ -281,6 +281,15 @@ def test_P3_the_delegated_ca_signs_while_the_control_plane_is_away(delegated: Co
     assert len(delegated.chain()) == 1 and delegated.verifies()
 
 
+def test_P3_the_delegated_ca_signs_for_addresses_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = Core(tmp_path, monkeypatch, delegation_s=90 * DAY_S)
+    core.have(["10.0.0.7", "2001:db8::7"])
+    core.offline()
+    core.clock.go(5 * DAY_S)
+    assert core.have(["10.0.0.7", "2001:db8::7"]).delegated
+    assert core.verifies("-verify_ip", "2001:db8::7") and core.verifies("-verify_ip", "10.0.0.7")
+
+
 def test_P3_the_end_of_the_delegated_ca_is_the_end(delegated: Core) -> None:
     delegated.offline()
     delegated.cloud.seconds = 40 * DAY_S  # so that a life is cut
@@ -323,7 +332,7 @@ def test_a_revoked_ca_and_its_key_are_deleted(delegated: Core, how: str) -> None
     old = (delegated.folder / "delegated.key").read_bytes()
     delegated.online()
     if how == "revoked":
-        delegated.cloud.revoked_before = delegated.clock.now
+        delegated.cloud.revoked_before = int(delegated.clock.now)
     else:
         delegated.cloud.delegation_s = 0.0
     found = delegated.have()
@@ -339,7 +348,7 @@ def test_a_revoked_ca_and_its_key_are_deleted(delegated: Core, how: str) -> None
 
 def test_a_revoked_ca_signs_nothing_more(delegated: Core) -> None:
     delegated.offline()
-    delegated.cloud.revoked_before = delegated.clock.now
+    delegated.cloud.revoked_before = int(delegated.clock.now)
     delegated.clock.go(8 * DAY_S)
     assert not delegated.have().delegated
 

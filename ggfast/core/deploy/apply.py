@@ -8,7 +8,9 @@
     old handlers end, removed functions finish what waits for them, removed devices are disconnected
 
 Until that turn the old table serves, with the entries of those that are new beside it: nobody else can send by them.
-A message meets the old table or the new one, never none. Changed pinned functions run beside their predecessors until
+From then on it is the new table, with the old entries of functions that change or go until their last workers have
+ended: what a handler publishes while it finishes had its entry when its message came. A message meets the old table or
+the new one, never none. Changed pinned functions run beside their predecessors until
 then. What cannot run twice is stopped first and started after, which is why functions with local devices, and those
 that fail to start beside a running worker, are dark for some seconds (core/functions/rollout.py says how it is told).
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +64,9 @@ from ggfast.sandbox.policy import Policy
 
 RunFunctions = Callable[[Sequence[WorkerPlan]], Awaitable[dict[str, str]]]
 """FunctionManager.apply or adopt_all: what could not be started, by ARN."""
+
+Entry = tuple[str, str, str]
+"""Source, subject, target."""
 
 Faults = dict[str, DeploymentFailed | StorageFailed]
 """Why functions cannot run on this machine, by ARN."""
@@ -129,7 +134,8 @@ class GroupApplier:
             await self._admit(group, changes)
             if problems := await rollout.prepare():
                 raise failure_of(problems)
-            self._swap_table(rules(group))  # the only one of these steps that could refuse
+            # The only one of these steps that could refuse.
+            self._swap_table(_with_entries_of(rollout.leaving, rules(group), rules(before)))
             rollout.switch()
             self._change_over(group, changes)
         except BaseException:
@@ -137,7 +143,10 @@ class GroupApplier:
             if self._current is before:
                 await self._take_back(before, group, rollout)
             raise
-        await rollout.finish()
+        try:
+            await rollout.finish()
+        finally:
+            self._swap_table(rules(group))
         await self._dismiss(before, changes, strict)
         return {}
 
@@ -186,12 +195,11 @@ class GroupApplier:
         newcomers = {device.thing_arn for device in added} | {function.arn for function in functions}
         present = rules(self._current)
         if newcomers:
-            entries = [rule for rule in rules(group) if rule[0] in newcomers]
-            self._swap_table([*present, *(entry for entry in entries if entry not in present)])
+            self._swap_table(_with_entries_of(newcomers, present, rules(group)))
         self._parts.identity.set_devices((*self._current.devices, *added))
         await self._let_in(*self._current.devices, *group.devices)
 
-    def _swap_table(self, entries: Sequence[tuple[str, str, str]]) -> None:
+    def _swap_table(self, entries: Sequence[Entry]) -> None:
         """One assignment. A core serves what it has rather than a table that it cannot read."""
         try:
             self._parts.table.set_table(entries)
@@ -352,6 +360,12 @@ def failure_of(problems: dict[str, str]) -> DeploymentFailed:
     """The deployment error for functions that did not start (Appendix B's wording)."""
     detail = "; ".join(f"worker with {arn} failed to initialize: {problem}" for arn, problem in problems.items())
     return DeploymentFailed("functions", detail, rolled_back=True)
+
+
+def _with_entries_of(sources: Set[str], table: Sequence[Entry], other: Sequence[Entry]) -> list[Entry]:
+    """`table`, and what `other` has for these sources."""
+    known = set(table)
+    return [*table, *(entry for entry in other if entry[0] in sources and entry not in known)]
 
 
 def _put_aside(layout: Layout, path: Path) -> Path:

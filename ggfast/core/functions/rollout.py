@@ -104,6 +104,12 @@ class Rollout:
             raise DeploymentFailed("functions", "the core stops while the deployment is under way", rolled_back=True)
         return {item.plan.arn: item.problem for item in failed}
 
+    @property
+    def leaving(self) -> set[str]:
+        """Whose workers of before are still there: until `finish` they may publish what their last messages lead to."""
+        changed = {arn for arn in self._changed if arn in self._crew.runners and self._crew.runners[arn].workers}
+        return changed | {runner.plan.arn for runner in self._removed if runner.workers or runner.is_busy}
+
     def switch(self) -> None:
         """Everything runs by the new plans from now on. Does not wait; called in the turn that swaps the table."""
         self._is_switched = self._is_over = True

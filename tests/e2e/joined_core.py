@@ -75,6 +75,7 @@ class CloudGroup:
     group_id: str
     certificates: Path
     core: dict[str, Any]
+    things: dict[str, CloudDevice] = field(default_factory=dict)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     functions: dict[str, dict[str, Any]] = field(default_factory=dict)
     subscriptions: list[dict[str, Any]] = field(default_factory=list)
@@ -95,6 +96,7 @@ class CloudGroup:
         place.mkdir(parents=True)
         made.certificate = Path(shutil.move(made.certificate, place / f"{name}.crt"))
         made.key = Path(shutil.move(made.key, place / f"{name}.key"))
+        self.things[name] = made
         if member:
             self.admit(made)
         return made
@@ -109,15 +111,16 @@ class CloudGroup:
         }
 
     def function(
-        self, name: str, source: str, *, sdk: bool = True, handler: str = "main.handler", **configuration: Any
+        self, name: str, source: str | bytes, *, sdk: bool = True, handler: str = "main.handler", **configuration: Any
     ) -> str:
-        """Make a function, publish it, and put it into the group by an alias; the alias's ARN."""
+        """Make a function of one module or an archive, publish it, and put it into the group by an alias; the alias's
+        ARN."""
         self._lambda.create_function(
             FunctionName=name,
             Runtime="python3.8",
             Role=f"arn:aws:iam::{self.cloud.account}:role/lambda",
             Handler=handler,
-            Code={"ZipFile": package(source, sdk=sdk)},
+            Code={"ZipFile": source if isinstance(source, bytes) else package(source, sdk=sdk)},
             Publish=True,
         )
         arn: str = self._lambda.create_alias(FunctionName=name, Name="live", FunctionVersion="1")["AliasArn"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ggfast import limits
 from ggfast.core.functions.environment import WorkerPlan
+from ggfast.core.functions.worker import WorkerState
 from tests.model.rollouts import SlowRollouts, Version
 from tests.patience import patience
 
@@ -94,7 +95,7 @@ class Deployments:
         """Whether its death would take a message with it that has not begun."""
         runner = self.world.manager.runners.get(arn(actor.name, actor.version))
         worker = runner.workers.get(actor.instance) if runner is not None else None
-        return worker is None or worker.is_working
+        return worker is None or worker.state is not WorkerState.IDLE  # one that loads may be given some on the way
 
     def send(self, name: str, count: int, seconds: float, dies: bool) -> None:
         version = self.model.group.get(name)

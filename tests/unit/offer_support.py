@@ -8,10 +8,17 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from deploy_support import CERTIFICATE_ID, PEM
+from group_support import CORE, FUNCTION
 
 from ggfast.core.deploy.downloads import Sink
 from ggfast.core.deploy.offer import Artifact
 from ggfast.errors import Rejected
+
+GROUP, VERSION = "11111111-2222-3333-4444-555555555555", "66666666-2222-3333-4444-555555555555"
+_CERTIFICATE = "arn:aws:iot:eu-west-1:123456789012:cert/"
 
 Step = Callable[[bytes, int, Sink], None]
 """What happens at one request: takes the whole content, the offset asked for and where the content goes."""
@@ -46,6 +53,51 @@ class Shop:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def offer_of(package: bytes, model: bytes | None = None) -> dict[str, Any]:
+    """An offer of a group with one function, one device, and, if given, one model."""
+    digest = sha256(package)
+    function = {
+        "Id": "f",
+        "FunctionArn": FUNCTION,
+        "Handler": "main.handler",
+        "Runtime": "python3.7",
+        "FunctionConfiguration": {"Pinned": True, "Environment": {"Variables": {"A": "1"}}},
+        "DeploymentConfiguration": {"CodeSize": len(package), "CodeSha256": digest},
+    }
+    artifacts = [{"kind": "function", "name": FUNCTION, "digest": digest, "size": len(package)}]
+    resources = []
+    if model is not None:
+        data = {"DestinationPath": "/ml", "S3Uri": "s3://models/m.zip", "ArchiveSha256": sha256(model)}
+        resources.append({"Id": "m", "Name": "m", "Type": "ML_Model.S3_Object", "Data": data})
+        artifacts.append({"kind": "model", "name": "m", "digest": sha256(model), "size": len(model)})
+    device = {"Id": "d", "thingArn": f"{CORE}_d", "certificateArn": f"{_CERTIFICATE}{CERTIFICATE_ID}"}
+    subscription = {"Id": "s", "Source": FUNCTION, "Subject": "a/#", "Target": "cloud"}
+    document = {
+        "Arn": f"arn:aws:greengrass:eu-west-1:123456789012:/greengrass/groups/{GROUP}/versions/{VERSION}",
+        "Cores": [{"Id": "c", "thingArn": CORE, "certificateArn": _CERTIFICATE + "0" * 64}],
+        "Devices": [device],
+        "GroupDefinitions": {
+            "Lambdas": {"Content": [function]},
+            "Subscriptions": {"Content": [subscription]},
+            "Resources": {"Content": resources},
+        },
+        "DeviceCertificates": [{"CertificateId": CERTIFICATE_ID, "Status": "ACTIVE", "CertificatePem": PEM}],
+        "GroupCertificateAuthorities": [PEM],
+        "CertificateExpiryInMilliseconds": 604_800_000,
+        "ConnectivityInfo": [{"Id": "1", "HostAddress": "192.168.1.5", "PortNumber": 8883, "Metadata": ""}],
+    }
+    return {
+        "id": "d",
+        "type": "NewDeployment",
+        "status": "InProgress",
+        "groupId": GROUP,
+        "versionId": VERSION,
+        "resetFirst": "",
+        "document": document,
+        "artifacts": artifacts,
+    }
 
 
 def wanted(content: bytes) -> Artifact:

@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 import pytest
-from group_support import CERTIFICATE, CORE, FUNCTION
-from offer_support import sha256
+from group_support import CORE, FUNCTION
+from offer_support import offer_of, sha256
 from tls_support import People
 
 from ggfast import limits
@@ -31,8 +31,6 @@ from ggfast.core.deploy.store import Store, live_deployment, load_active
 from ggfast.core.handed import Handed
 from ggfast.errors import DeploymentFailed, LinkDown
 from tests.patience import patience
-
-GROUP, VERSION = "11111111-2222-3333-4444-555555555555", "66666666-2222-3333-4444-555555555555"
 
 
 def package() -> bytes:
@@ -47,29 +45,7 @@ PACKAGE = package()
 
 
 def offer() -> dict[str, Any]:
-    code = {"CodeSize": len(PACKAGE), "CodeSha256": sha256(PACKAGE)}
-    function = {
-        "Id": "f",
-        "FunctionArn": FUNCTION,
-        "Handler": "main.handler",
-        "Runtime": "python3.7",
-        "DeploymentConfiguration": code,
-    }
-    document = {
-        "Arn": f"arn:aws:greengrass:eu-west-1:123456789012:/greengrass/groups/{GROUP}/versions/{VERSION}",
-        "Cores": [{"Id": "c", "thingArn": CORE, "certificateArn": CERTIFICATE}],
-        "GroupDefinitions": {"Lambdas": {"Content": [function]}},
-    }
-    artifact = {"kind": "function", "name": FUNCTION, "digest": sha256(PACKAGE), "size": len(PACKAGE)}
-    return {
-        "id": "d",
-        "type": "NewDeployment",
-        "status": "InProgress",
-        "groupId": GROUP,
-        "versionId": VERSION,
-        "document": document,
-        "artifacts": [artifact],
-    }
+    return offer_of(PACKAGE)
 
 
 class Core:

@@ -10,7 +10,8 @@ Order holds: the next worker of a pinned function gets its first message when th
 A second way, for what cannot run twice: the old worker is stopped, then the new one started, and messages wait
 meanwhile. Functions with a local device go this way at once: a serial port or a camera that two processes have open
 gives each of them half of what it says. Others go it after a failed start beside a running worker, for that is what a
-TCP port or a lock file in use looks like; only a failure with nobody in the way says that the function is broken.
+TCP port or a lock file in use looks like; only a failure with nobody in the way says that the function is broken. Code
+that lacks a module or cannot be parsed fails in any company: the old worker goes on without a pause.
 
 Every wait has a limit, so that `prepare` takes at most two times DEPLOYMENT_WATCH_S and the end of a worker between.
 Source: design P4.
@@ -21,13 +22,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ggfast import limits
 from ggfast.core.functions.candidate import Candidate
 from ggfast.core.functions.environment import WorkerPlan
 from ggfast.core.functions.function import FunctionRunner
 from ggfast.errors import DeploymentFailed
+
+BROKEN: Final = (  # in what interpreters say of code that nobody's leaving could mend
+    "No module named ",
+    "cannot import name ",
+    "invalid syntax",
+    "Cannot find module ",
+    "SyntaxError",
+    "ClassNotFoundException",
+)
 
 
 class Crew(Protocol):
@@ -96,7 +106,7 @@ class Rollout:
         self._plan_starts()
         await self._start([item for item in self._next if not item.stop_first])
         failed = [item for item in self._next if item.problem]
-        again = [item for item in failed if item.before is not None and item.before.workers]
+        again = [item for item in failed if _may_be_in_the_way(item)]
         if len(again) == len(failed):
             await self._start_after([*again, *(item for item in self._next if item.stop_first)])
             failed = [item for item in self._next if item.problem]
@@ -212,3 +222,9 @@ async def _let_go(runner: FunctionRunner, patience_s: float) -> None:
     await runner.wait_gone(limits.WORKER_FINISH_S)
     runner.close()
     await runner.wait_gone(patience_s)
+
+
+def _may_be_in_the_way(item: _Next) -> bool:
+    """Whether the worker before may be why this one could not start."""
+    running = item.before is not None and bool(item.before.workers)
+    return running and not any(text in item.problem for text in BROKEN)

@@ -30,6 +30,7 @@ from typing import Any, Final
 import orjson
 
 from ggfast import limits
+from ggfast.core.deploy.room import full_text, is_full, missing_bytes
 from ggfast.core.functions.models import model_names
 from ggfast.errors import ConfigError, CorruptRecord, DeploymentFailed, Problem, StorageFailed
 from ggfast.group.diff import Change
@@ -145,8 +146,8 @@ class Store:
             self._settle(layout.previous, layout.deployment)
         except OSError as error:
             self.rollback()
-            detail = f"the group cannot be put in place: {error}"
-            raise DeploymentFailed("activate", detail, rolled_back=True) from error
+            why = full_text(layout.journal, missing_bytes(layout.deployment, 0)) if is_full(error) else str(error)
+            raise DeploymentFailed("activate", f"the group cannot be put in place: {why}", rolled_back=True) from error
         return group
 
     def confirm(self) -> None:

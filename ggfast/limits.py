@@ -356,6 +356,7 @@ FETCH_ERROR_CHARACTERS_MAX: Final = 4_000  # why a deployment failed; the contro
 DEPLOYMENT_LOOK_S: Final = 10.0  # at a function's files; a cold SD card takes 1 s, a dead network mount for ever
 DEPLOYMENT_RECORD_BYTES: Final = 32 * KIB  # two of them on disk; ids, and the message below with every quote escaped
 DEPLOYMENT_MESSAGE_BYTES_MAX: Final = 12 * KIB  # of a failure; the control plane keeps 8,192 characters
+DEPLOYMENT_WORD_CHARACTERS_MAX: Final = 128  # an id, a type, a state; ids of Greengrass have 36
 DEPLOYMENT_RETRY_FIRST_S: Final = 2.0  # after the network failed; doubled up to the next
 DEPLOYMENT_RETRY_MAX_S: Final = 60.0  # what V1's core waits at most to connect again
 NEWS_WAIT_S: Final = 50  # for news from the control plane; firewalls forget silent connections after a minute

@@ -13,7 +13,7 @@ import pytest
 from ggfast.core.deploy.agent import DeploymentAgent
 from ggfast.core.deploy.machine import Deployment, Record, Report, State
 from ggfast.core.deploy.store import Recovery
-from ggfast.errors import CorruptRecord, DeploymentFailed, LinkDown, StorageFailed
+from ggfast.errors import CorruptRecord, DeploymentFailed, LinkDown, Malformed, StorageFailed
 from ggfast.group.document import Group
 
 OLD, NEW, EMPTY = replace(Group(), name="old"), replace(Group(), name="new"), Group()
@@ -367,6 +367,16 @@ def test_a_failed_deployment_that_is_offered_is_only_noted() -> None:
         assert await core.agent.offer(offer("d1", status="Failure"))
         assert core.agent.record == Record(last="d1")
         assert core.fetches == []
+
+    run(work)
+
+
+@pytest.mark.parametrize("change", [{"id": 7}, {"groupId": "g" * 200}, {"type": "a\nb"}, {"status": None}])
+def test_an_offer_of_another_form_is_refused_and_changes_nothing(change: dict[str, Any]) -> None:
+    async def work(core: Core) -> None:
+        with pytest.raises(Malformed, match=next(iter(change))):
+            await core.agent.offer(offer("d1") | change)
+        assert core.agent.record == Record()
 
     run(work)
 

@@ -34,7 +34,8 @@ from ggfast.core.deploy.machine import (
 )
 from ggfast.core.deploy.record import Records
 from ggfast.core.deploy.store import Recovery, Store
-from ggfast.errors import CorruptRecord, DeploymentFailed, GgfastError, LinkDown, StorageFailed
+from ggfast.errors import CorruptRecord, DeploymentFailed, GgfastError, LinkDown, Malformed, StorageFailed
+from ggfast.fields import shown
 from ggfast.group.document import Group
 from ggfast.log import SystemLog
 
@@ -149,9 +150,9 @@ class DeploymentAgent:
     async def offer(self, offer: Offer) -> bool:
         """Take the newest deployment of the control plane, unless it is known; whether it was new. Returns when it is
         being fetched, or, of a reset, done. Waits for a deployment that is being applied."""
-        offered = Deployment(*(str(offer[name]) for name in ("id", "type", "groupId", "versionId")))
+        offered = Deployment(*(_text(offer, name) for name in ("id", "type", "groupId", "versionId")))
         async with self._lock:
-            found = offer_event(self._record, offered, str(offer["status"]), str(offer["resetFirst"]))
+            found = offer_event(self._record, offered, _text(offer, "status"), _text(offer, "resetFirst"))
             if found is None:
                 if not self.misses_offer or self._record.current != offered:
                     return False
@@ -348,3 +349,12 @@ class DeploymentAgent:
     def _say_failed(self, deployment: Deployment, detail: str) -> None:
         text = f"Deployment {deployment.id} of type {deployment.type} for group {deployment.group_id} failed error: "
         self._log.error(text + detail, deploymentId=deployment.id, status=FAILURE)
+
+
+def _text(offer: Offer, name: str) -> str:
+    """A member of an offer, empty where it is none. Raises Malformed for one that no id or word is: it goes into paths
+    of requests, the log and the record."""
+    found = offer.get(name, "")
+    if not isinstance(found, str) or len(found) > limits.DEPLOYMENT_WORD_CHARACTERS_MAX or not found.isprintable():
+        raise Malformed(f"{name} of an offered deployment: found {shown(found)}, expected a short text")
+    return found

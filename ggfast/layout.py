@@ -193,6 +193,11 @@ class Layout:
         return self.state / "token.key"
 
     @property
+    def shadow_file(self) -> Path:
+        """The local shadows."""
+        return self.state / "shadow" / "shadows.db"
+
+    @property
     def trust_file(self) -> Path:
         """What the control plane said last of the certificates this core depends on."""
         return self.state / "trust.json"

@@ -42,6 +42,11 @@ ON_DEMAND_WORKERS_MAX: Final = 25
 SHADOW_STATE_BYTES_MAX: Final = 8 * KIB  # desired and reported as compact JSON, without metadata: the service's quota
 SHADOW_DEPTH_MAX: Final = 8  # levels below desired or reported; the service's quota
 SHADOW_REQUEST_BYTES_MAX: Final = 128 * KIB  # one message; blanks and removed members may make it larger than the state
+SHADOW_TOMBSTONE_S: Final = 172_800  # the version of a deleted shadow is kept: two days, as the service does
+SHADOWS_MAX: Final = 10_000  # on one core, deleted ones that are remembered included: 100 MB of the largest
+SHADOW_WAITING_BYTES_MAX: Final = 2 * MIB  # requests that wait for the disk; some 4,000 ordinary ones
+SHADOW_WORK_OVERHEAD_BYTES: Final = 256  # the Python objects that hold one of them
+SHADOW_BATCH: Final = 64  # requests that share one commit; others wait for it
 SHADOW_TOKEN_BYTES_MAX: Final = 64  # clientToken, in UTF-8; the service's bound
 
 # --- control socket -------------------------------------------------------------------------------------

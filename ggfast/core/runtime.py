@@ -2,6 +2,7 @@
 
 counters, logs                       first, everything reports to them
 table (router), spool                where messages go
+shadow service                       things' shadows, on disk
 broker, identity, device listener    devices
 function manager                     functions, through the spawner's channel
 HTTP interface                       the same functions' requests over TCP
@@ -22,7 +23,7 @@ from typing import Any
 
 from ggfast import __version__, limits
 from ggfast._ext.routes import Router
-from ggfast.arns import CLOUD, SHADOW_SERVICE, FunctionArn, ThingArn
+from ggfast.arns import CLOUD, SHADOW_ARN, SHADOW_SERVICE, FunctionArn, ThingArn
 from ggfast.clock import Clock, SystemClock
 from ggfast.config import Config
 from ggfast.core.cloud_side import CloudSide
@@ -41,6 +42,7 @@ from ggfast.core.functions.starts import PacedChannel
 from ggfast.core.functions.tokens import load_key
 from ggfast.core.handed import Handed
 from ggfast.core.identity import DeviceIdentity
+from ggfast.core.shadows.service import ShadowService
 from ggfast.core.spooler import MemorySpool
 from ggfast.counters import Counters
 from ggfast.errors import ConfigError, Problem
@@ -90,7 +92,15 @@ class Core:
         )
         self.spool = MemorySpool(self.counters)
         self.table.add_sink(CLOUD, self.spool.offer, self.spool.has_room)
-        self.table.add_sink(SHADOW_SERVICE, self._no_shadow_service)
+        self.shadows = ShadowService(
+            self.table,
+            layout.shadow_file,
+            self._clock,
+            self.counters,
+            self.logs.system("shadow_service"),
+            fsync=config.ggfast.fsync,
+        )
+        self.table.add_sink(SHADOW_SERVICE, self.shadows.offer)
 
         handed = handed or Handed()
         self.cloud = CloudSide(loop, config, handed, self._clock, self.log)
@@ -125,6 +135,7 @@ class Core:
                 message_limits=_message_limits(config),
                 token_key=load_key(layout.token_key, self.log),
             ),
+            {SHADOW_ARN: self.shadows.ask},
         )
         self.http = HttpInterface(
             loop,
@@ -147,7 +158,7 @@ class Core:
             self.applier,
             self.log,
             self.cloud.fetch,
-            Reset(layout, self.logs, [self.cloud.forget, self._forget_messages]),
+            Reset(layout, self.logs, [self.cloud.forget, self._forget_messages, self.shadows.forget]),
             staging=layout.staging,
             strict=config.ggfast.strict,
             followed=self.cloud.follow,
@@ -191,6 +202,7 @@ class Core:
         await self.agent.stop()
         await self.listener.stop()
         await self.functions.stop()
+        await self.shadows.stop()
         self.http.close()
         self.broker.close()
         self.log.info("Stopped.")
@@ -222,11 +234,6 @@ class Core:
             self._devices_connected.add(thing_arn)
         else:
             self._devices_connected.discard(thing_arn)
-
-    def _no_shadow_service(self, source: str, topic: bytes, payload: bytes, qos: int, retain: bool) -> bool:
-        """The local shadow service is not part of this release: its messages are dropped and counted."""
-        self.counters.add("shadow.dropped.no_service")
-        return False
 
     async def _forget_messages(self) -> None:
         """Nothing that was said in a group outlives its reset."""

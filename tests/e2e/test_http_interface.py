@@ -239,7 +239,7 @@ def test_p9_a_bundle_of_2017_works_as_function_and_as_program(core: Core, name: 
         theirs, result, error, failed, died, event, shadow, refused = json.loads(output.splitlines()[-1])
         package = "/lambda/" if name == "old" else str(core.root)
         assert theirs.startswith(package) and not ours.startswith(package)
-        assert (result["event"], error, failed, died, event, shadow) == ({"a": 1}, "", "Handled", "Unhandled", "", 501)
+        assert (result["event"], error, failed, died, event, shadow) == ({"a": 1}, "", "Handled", "Unhandled", "", 404)
         assert refused.startswith("404 ") and "not deployed" in refused
         assert {json.loads(probe.expect()[1])["via"] for _ in range(2)} == {"program", "function"}
     assert "invoking arn:aws:lambda" in core.function_log(name)

@@ -7,7 +7,7 @@ PREPARE := $(PYTHON) packaging/prepare.py
 LINT    := ruff check . && ruff format --check . && mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ready fuzz asan debug hostile-v2 bench bench-functions wheel sdist clean
+.PHONY: help run test lint ready fuzz asan debug hostile-v2 kill-deployments bench bench-functions wheel sdist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -39,6 +39,9 @@ debug: ## the whole test suite in build/debug: bounds checks, assertions, and no
 
 hostile-v2: ## the hostile functions on cgroup v2, in an emulated Debian: half an hour; ARGS='-- tests/sandbox -k row_22'
 	@$(PREPARE) vm -- python packaging/vm/run.py --report '$(CURDIR)/tests/sandbox/HOSTILE-v2.md' $(ARGS)
+
+kill-deployments: ## 200 deployments, each with a kill -9 of daemon, supervisor or control plane: ten minutes
+	@$(PREPARE) test -- env GGFAST_TEST_KILLS=200 pytest tests/e2e/test_joined_kills.py $(ARGS)
 
 bench: ## the broker's benchmarks beside other brokers: speed, latency, memory, counts, attacks
 	@$(PREPARE) test -- python -m bench $(ARGS)

@@ -90,6 +90,8 @@ UID_MAX: Final = 4_294_967_294  # (uid_t)-1 means "no change" to the kernel
 
 # --- starting and stopping ------------------------------------------------------------------------------
 START_TIMEOUT_S: Final = 70  # V1 says "up to 1m10s"; the server certificate of a slow ARMv7 board fits in
+PORT_PATIENCE_S: Final = 2.0  # for a port of a core that was killed a moment ago; a thread of it may wait for its disk
+PORT_PAUSE_S: Final = 0.05  # between two tries
 STOP_TIMEOUT_S: Final = 40  # the daemon's own 10 s for an orderly end, the functions' and the sweep's, with room
 KILL_TIMEOUT_S: Final = 10  # after SIGKILL only a process stuck in the kernel stays
 

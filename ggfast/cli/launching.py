@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -119,13 +120,26 @@ def listen_tcp(host: str, port: int, setting: str = "coreThing.ggMqttPort") -> s
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
+        _bind(sock, host, port)
         sock.listen(limits.LISTEN_BACKLOG)
     except OSError as error:
         sock.close()
         hint = f"Stop what listens there, or set {setting}." if error.errno == errno.EADDRINUSE else ""
         raise OperatingError(f"cannot listen on {host} port {port}: {error.strerror}.", hint=hint) from error
     return sock
+
+
+def _bind(sock: socket.socket, host: str, port: int) -> None:
+    """Take the port; a core that was killed may hold it for as long as its last thread takes to end. Raises OSError."""
+    give_up = time.monotonic() + limits.PORT_PATIENCE_S
+    while True:
+        try:
+            sock.bind((host, port))
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up:
+                raise
+        time.sleep(limits.PORT_PAUSE_S)
 
 
 def listen_unix(path: Path) -> socket.socket:

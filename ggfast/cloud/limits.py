@@ -69,7 +69,7 @@ SERVER_CERTIFICATE_MS_MAX = 2_592_000_000  # 30 days
 CONNECTIVITY_ENTRIES_MAX = 100  # addresses of a core: discovery sends all of them to every device
 
 # --- certificates of cores -----------------------------------------------------------------------------
-SERVER_CERTIFICATE_S_LEAST = 30  # shortest life for demonstrations: a core renews at two thirds of it
+SERVER_CERTIFICATE_S_LEAST = 5  # shortest life, for demonstrations and tests: a core renews at two thirds of it
 DELEGATED_AUTHORITY_DAYS = 365  # life of a core's delegated CA: devices go on connecting through a year offline;
 #                                 longer would be a long time for one that was stolen, which devices cannot tell
 DELEGATED_AUTHORITY_DAYS_MAX = 7_300  # 20 years, as long as a group CA lives

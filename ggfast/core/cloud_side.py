@@ -82,9 +82,16 @@ class CloudSide:
         """Once devices are let in: talk to the control plane. Returns at once."""
         self._serving = True
         if self.controlplane is not None:
-            assert self._agent is not None
+            assert self._agent is not None and self._listener is not None
             pause_max_s = self._config.core_thing.connection_retry_interval_max_s
-            self._contact = Contact(self.controlplane, self._agent, self.trust, self._log, pause_max_s=pause_max_s)
+            self._contact = Contact(
+                self.controlplane,
+                self._agent,
+                self.trust,
+                self._log,
+                pause_max_s=pause_max_s,
+                reached=self._listener.look_again,
+            )
             self._contact.start()
 
     async def stop(self) -> None:

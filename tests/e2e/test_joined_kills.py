@@ -8,7 +8,9 @@ GGFAST_TEST_KILLS says how many; `make kill-deployments` makes 200 of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import random
 import signal
 import time
@@ -104,16 +106,26 @@ class Kills:
 
     def answers(self) -> set[str]:
         """What both functions say; they may still be starting."""
-        until = time.monotonic() + patience(20)
-        heard: set[str] = set()
-        with Device(self.core, "probe") as probe:
+        with contextlib.closing(self._probe()) as probe:
             probe.subscribe("back", 1)
-            while len(heard) < 2 and time.monotonic() < until:
-                for name in ("turning", "steady"):
-                    probe.publish(f"ask/{name}", "0", qos=1)
-                for _ in range(2):
-                    heard.add(probe.expect()[1].decode())
-        return heard
+            for name in ("turning", "steady"):
+                probe.publish(f"ask/{name}", "0", qos=1)
+            return {probe.expect()[1].decode() for _ in range(2)}
+
+    def _probe(self) -> Device:
+        """A device that can connect: a daemon that has died often is started again after some seconds."""
+        until = time.monotonic() + patience(30)
+        while True:
+            probe = Device(self.core, "probe")
+            try:
+                code = probe.connect()
+            except (OSError, queue.Empty):
+                code = -1
+            if code == 0:
+                return probe
+            probe.close()
+            assert time.monotonic() < until, f"the device cannot connect: {code}"
+            time.sleep(0.2)
 
     def _daemon(self) -> None:
         dead = self.core.kill_daemon()

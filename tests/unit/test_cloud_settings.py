@@ -17,7 +17,7 @@ def test_lives_of_certificates_are_read_back_and_bounded() -> None:
     settings = CloudSettings("123456789012", "eu-west-1", ("a",), server_certificate_s=30, delegated_authority_days=0)
     assert parse_settings(settings.text()) == settings
     for member, wrong in (
-        ("serverCertificateSeconds", "29"),
+        ("serverCertificateSeconds", "4"),
         ("serverCertificateSeconds", "2592001"),
         ("delegatedAuthorityDays", "-1"),
         ("delegatedAuthorityDays", "7301"),

@@ -42,9 +42,18 @@ class Contact:
     """See the module. `start` once, `stop` once; `online` says whether the last exchange went well."""
 
     def __init__(
-        self, cloud: Cloud, agent: DeploymentAgent, trust: Trusted, log: SystemLog, *, pause_max_s: float
+        self,
+        cloud: Cloud,
+        agent: DeploymentAgent,
+        trust: Trusted,
+        log: SystemLog,
+        *,
+        pause_max_s: float,
+        reached: Callable[[], None] = lambda: None,
     ) -> None:
+        """`reached` is called when the control plane answers again: others may have waited for it too."""
         self.online = False
+        self._reached = reached
         self._cloud = cloud
         self._agent = agent
         self._trust = trust
@@ -89,6 +98,7 @@ class Contact:
         if not self.online:
             self.online, self._said = True, ""
             self._log.info("Deployment agent connected to cloud.")
+            self._reached()
         if news.trust is not None:
             await self._trust.take(news.trust)
         if news.deployment is not None and await agent.offer(news.deployment):

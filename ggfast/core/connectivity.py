@@ -194,7 +194,8 @@ class Connectivity:
     async def _wait(self, seconds: float) -> bool:
         """Until it is time to try again; True if something has changed before."""
         try:
-            await asyncio.wait_for(self._due.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may lose a cancellation
+                await self._due.wait()
         except TimeoutError:
             self._due.set()
             return False

@@ -153,10 +153,12 @@ class AddressWatch:
     async def _watch(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._changed.wait(), limits.ADDRESS_LOOK_S)
-                await asyncio.sleep(limits.ADDRESS_SETTLE_S)
+                async with asyncio.timeout(limits.ADDRESS_LOOK_S):  # wait_for may lose a cancellation
+                    await self._changed.wait()
             except TimeoutError:
                 pass
+            else:
+                await asyncio.sleep(limits.ADDRESS_SETTLE_S)
             self._changed.clear()
             await self._look()
 

@@ -7,7 +7,7 @@ PREPARE := $(PYTHON) packaging/prepare.py
 LINT    := ruff check . && ruff format --check . && mypy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ready fuzz asan debug hostile-v2 kill-deployments bench bench-functions wheel sdist clean
+.PHONY: help run test lint ready fuzz asan debug hostile-v2 kill-deployments certificate-renewals bench bench-functions wheel sdist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -42,6 +42,9 @@ hostile-v2: ## the hostile functions on cgroup v2, in an emulated Debian: half a
 
 kill-deployments: ## 200 deployments, each with a kill -9 of daemon, supervisor or control plane: ten minutes
 	@$(PREPARE) test -- env GGFAST_TEST_KILLS=200 pytest tests/e2e/test_joined_kills.py $(ARGS)
+
+certificate-renewals: ## server certificates of 60 s: renewed online, by the delegated CA, and by nobody: six minutes
+	@$(PREPARE) test -- env GGFAST_TEST_CERTIFICATE_S=60 pytest tests/e2e/test_joined_certificates.py $(ARGS)
 
 bench: ## the broker's benchmarks beside other brokers: speed, latency, memory, counts, attacks
 	@$(PREPARE) test -- python -m bench $(ARGS)

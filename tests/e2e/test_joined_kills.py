@@ -29,7 +29,7 @@ from tests.patience import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-KILLS = int(os.environ.get("GGFAST_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("GGFAST_TEST_KILLS", "9"))
 SEED = int(os.environ.get("GGFAST_TEST_SEED", "1"))
 LONGEST_S = patience(0.8)  # an undisturbed deployment takes about half of it
 ENDED_S = patience(90.0)

@@ -94,7 +94,9 @@ class Contact:
     async def _hear(self) -> None:
         agent = self._agent
         missing = agent.misses_offer
-        news = await self._cloud.news(agent.known, self._trust.version, 0 if missing else limits.NEWS_WAIT_S)
+        # The first question waits for nothing: its answer says that the control plane is there.
+        wait_s = limits.NEWS_WAIT_S if self.online and not missing else 0
+        news = await self._cloud.news(agent.known, self._trust.version, wait_s)
         if not self.online:
             self.online, self._said = True, ""
             self._log.info("Deployment agent connected to cloud.")

@@ -99,6 +99,7 @@ class CloudSide:
         if self._contact is not None:
             await self._contact.stop()
         await self.connectivity.stop()
+        await self.credentials.stop()
         if self.controlplane is not None:
             self.controlplane.close()
 

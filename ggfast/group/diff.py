@@ -6,6 +6,9 @@ what is new comes first, then the table is swapped, then what nobody refers to a
     header, resources, loggers → functions added, devices added → functions changed → devices changed → table
     → functions removed → devices removed
 
+Functions that change start beside their predecessors before the table is swapped; they take over, and certificates of
+changed devices end, in the turn in which it is (core/deploy/apply.py).
+
 Functions are told apart by ARN, devices by thing ARN. Pure.
 """
 

@@ -212,6 +212,7 @@ def test_one_process_at_a_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # --- full disks ---
 
 
+@pytest.mark.root
 def test_room_is_looked_for_before_the_first_byte(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4 * limits.MIB) as disk:
         place = disk / "downloads"
@@ -227,6 +228,7 @@ def test_room_is_looked_for_before_the_first_byte(tmp_path: Path) -> None:
         assert shop.asked == []
 
 
+@pytest.mark.root
 def test_a_disk_that_fills_up_is_told_and_emptied_again(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4 * limits.MIB) as disk:
         place = disk / "downloads"

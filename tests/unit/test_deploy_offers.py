@@ -368,6 +368,7 @@ def test_documents_and_artifacts_that_disagree_are_refused(place: Place) -> None
 # --- full disks ---
 
 
+@pytest.mark.root
 def test_a_disk_without_room_for_a_package_is_told(tmp_path: Path, fleet: Fleet) -> None:
     with small_disk(tmp_path / "greengrass", 6 * limits.MIB) as disk:
         place = Place(disk, fleet)
@@ -388,6 +389,7 @@ def test_a_disk_without_room_for_a_package_is_told(tmp_path: Path, fleet: Fleet)
         place.deploy(offer)
 
 
+@pytest.mark.root
 def test_a_disk_without_room_for_the_group_is_told(tmp_path: Path, fleet: Fleet) -> None:
     with small_disk(tmp_path / "greengrass", 6 * limits.MIB) as disk:
         place = Place(disk, fleet)

@@ -45,6 +45,10 @@ class Store:
     def live_deployment(self) -> dict[str, str] | None:
         return {"id": self.came_by} if self.came_by else None
 
+    def staged(self, staging: Path) -> Group:
+        self._do("staged")
+        return EMPTY if staging.name == "nothing" else NEW
+
     def activate(self, staging: Path) -> Group:
         self._do("activate")
         assert not self.unconfirmed
@@ -76,6 +80,10 @@ class Applier:
         self.problems: dict[str, str] = {}
         self.strict: list[bool] = []
         self.gate: asyncio.Event | None = None
+        self.held: Group | None = None
+
+    def hold(self, group: Group) -> None:
+        self.held = group
 
     async def apply(self, group: Group, *, strict: bool = False) -> dict[str, str]:
         if self.gate is not None:
@@ -83,11 +91,11 @@ class Applier:
         self.strict.append(strict)
         if group.name in self.failing:
             raise self.failing[group.name]
-        self.current = group
+        self.current, self.held = group, None
         return {}
 
     async def start(self, group: Group) -> dict[str, str]:
-        self.current = group
+        self.current, self.held = group, None
         return self.problems
 
     restore = start
@@ -240,7 +248,28 @@ def test_a_staged_group_that_cannot_be_activated_does_not_stay() -> None:
     core = Core()
     core.store.failing = {"activate": DeploymentFailed("activate", "not a group", rolled_back=True)}
     assert local(core) is not None
-    assert (core.store.discarded, core.applier.current) == (["staged"], OLD)
+    assert (core.store.discarded, core.applier.current, core.applier.held) == (["staged"], OLD, None)
+
+
+def test_functions_are_held_while_their_packages_are_moved() -> None:
+    core = Core()
+    moved: list[Group | None] = []
+    activate = core.store.activate
+
+    def watched(staging: Path) -> Group:
+        moved.append(core.applier.held)
+        return activate(staging)
+
+    core.store.activate = watched  # type: ignore[method-assign]
+    assert local(core) is None
+    assert (moved, core.applier.held) == ([NEW], None)
+
+
+def test_a_staged_group_that_cannot_be_read_holds_nothing() -> None:
+    core = Core()
+    core.store.failing = {"staged": StorageFailed("damaged")}
+    assert local(core) is not None
+    assert (core.applier.held, core.applier.current) == (None, OLD)
 
 
 def test_what_the_previous_group_cannot_start_again_is_told() -> None:

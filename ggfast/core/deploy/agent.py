@@ -269,7 +269,7 @@ class DeploymentAgent:
         """Raises GgfastError with the previous group serving. Cancelled, it leaves the disk to the next start."""
         previous = self._applier.current
         await asyncio.to_thread(self._store.rollback)  # of one before that the disk refused to take back then
-        group = await asyncio.to_thread(self._store.activate, staging)
+        group = await self._activate(staging, previous)
         try:
             await self._applier.apply(group, strict=self._strict)
             await asyncio.to_thread(self._store.confirm)
@@ -285,6 +285,17 @@ class DeploymentAgent:
             text = str(error) if isinstance(error, GgfastError) else f"the core failed: {error!r}"
             raise DeploymentFailed("apply", text, rolled_back=True) from error
         return group
+
+    async def _activate(self, staging: Path, previous: Group) -> Group:
+        """Put a staged group in place of the live one; no function starts from a package that is being moved. Raises
+        GgfastError, and everything is as before."""
+        group = await asyncio.to_thread(self._store.staged, staging)
+        self._applier.hold(group)
+        try:
+            return await asyncio.to_thread(self._store.activate, staging)
+        except GgfastError:
+            await self._applier.restore(previous)  # what was held goes on
+            raise
 
     async def _follow(self) -> Mapping[str, Any] | None:
         live = await asyncio.to_thread(self._store.live_deployment)

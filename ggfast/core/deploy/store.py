@@ -114,6 +114,13 @@ class Store:
         """Which deployment is live; see the function of this name."""
         return live_deployment(self._layout)
 
+    def staged(self, directory: Path) -> Group:
+        """The group staged in `directory`. Raises DeploymentFailed, ConfigError, StorageFailed."""
+        document = directory / "group" / "group.json"
+        if not document.is_file():
+            raise DeploymentFailed("activate", f"no group is staged in {directory}", rolled_back=True)
+        return _load(document)
+
     def activate(self, directory: Path) -> Group:
         """Make the group staged in `directory` the live one, keeping what it replaces; returns it.
 
@@ -121,10 +128,7 @@ class Store:
         everything back, if the disk refuses.
         """
         layout = self._layout
-        document = directory / "group" / "group.json"
-        if not document.is_file():
-            raise DeploymentFailed("activate", f"no group is staged in {directory}", rolled_back=True)
-        group = _load(document)
+        group = self.staged(directory)
         if layout.journal.exists():
             detail = "the deployment before this one is neither confirmed nor rolled back"
             raise DeploymentFailed("activate", detail, rolled_back=False)

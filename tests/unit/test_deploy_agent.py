@@ -267,7 +267,7 @@ def test_functions_are_held_while_their_packages_are_moved() -> None:
 
 def test_a_staged_group_that_cannot_be_read_holds_nothing() -> None:
     core = Core()
-    core.store.failing = {"staged": StorageFailed("damaged")}
+    core.store.failing = {"staged": DeploymentFailed("activate", "damaged", rolled_back=True)}
     assert local(core) is not None
     assert (core.applier.held, core.applier.current) == (None, OLD)
 

@@ -112,6 +112,7 @@ def certificates(config: Config, now: float | None = None) -> Iterator[Finding]:
             yield _certificate(area, name, path, seconds, required=not config.ggfast.local)
     if config.certificate_file is not None and config.key_file is not None:
         yield from _key(area, config.certificate_file, config.key_file, required=not config.ggfast.local)
+    yield from _hardware_keys(area, config)
     server = config.layout.server_certificate
     try:
         exists = server.exists()
@@ -150,7 +151,19 @@ def _certificate(area: Area, name: str, path: Path, now: float, *, required: boo
     if ends - now < limits.CERTIFICATE_WARNING_DAYS * DAY_S and name != "local server certificate":
         expected = f"more than {limits.CERTIFICATE_WARNING_DAYS} days"
         return area.bad(name, f"valid until {day}", expected, replace, required=False)
-    return area.ok(name, f"{path}, valid until {day}")
+    return area.ok(name, f"{path}, valid until {day}, {int((ends - now) // DAY_S)} days left")
+
+
+def _hardware_keys(area: Area, config: Config) -> Iterator[Finding]:
+    """Keys that this release cannot reach; a start refuses them."""
+    crypto = config.crypto
+    if crypto is None or config.ggfast.local:
+        return
+    for name, key in (("IoTCertificate", crypto.key), ("MQTTServerCertificate", crypto.mqtt_server_key)):
+        if key is not None and key.pkcs11_uri:
+            found = "a key in a hardware module (pkcs11:), which this release does not support"
+            advice = f"Set crypto.principals.{name}.privateKeyPath to the file of another key."
+            yield area.bad(f"{name} key", found, "a key in a file", advice, required=True)
 
 
 def _expired(area: Area, name: str, day: str, replace: str) -> Finding:

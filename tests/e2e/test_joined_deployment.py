@@ -21,11 +21,14 @@ from typing import Any
 
 import pytest
 
+from ggfast.core.deploy.machine import State
+from ggfast.core.deploy.record import Records
 from tests.e2e.cloud_process import CloudProcess
 from tests.e2e.cloud_tools import fetched
 from tests.e2e.harness import Device, alive, children, eventually, thing_arn
 from tests.e2e.joined_core import JoinedCore, a_joined_core
 from tests.e2e.sdk_device import SdkDevice, Traffic
+from tests.patience import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -334,8 +337,9 @@ def test_a_version_the_control_plane_refuses_does_not_reach_the_core(served: Joi
 
 # --- a disk that is full -------------------------------------------------------------------------------------
 
-DISK_BYTES = 24 * 1024 * 1024
+DISK_BYTES = 48 * 1024 * 1024
 BIG_BYTES = 8 * 1024 * 1024
+STOP_ATTEMPTS = 10
 
 
 @pytest.fixture(scope="module")
@@ -420,24 +424,36 @@ def test_a_full_disk_during_staging_fails_the_deployment_alone(small: JoinedCore
 
 
 def test_a_full_disk_during_apply_fails_the_deployment_alone(small: JoinedCore) -> None:
-    live = small.live()["id"]
-    version = bigger(small, os.urandom(1024))
-    daemon = small.daemon_pid()
-    deployment = small.group.begin(version)
-    fetching = eventually(lambda: fetchers(daemon), "the deployment is being fetched")
-    os.kill(daemon, signal.SIGSTOP)  # it learns of the end of fetching when the disk is full
+    live, deployment, daemon = stopped_before_applying(small)
     try:
-        eventually(lambda: not any(alive(pid) for pid in fetching), "everything is staged")
-        full = filled(small)
-        full.__enter__()
+        eventually(lambda: not any(alive(pid) for pid in fetchers(daemon)), "everything is staged")
+        with filled(small):
+            os.kill(daemon, signal.SIGCONT)
+            found = small.group.ended(deployment)
     finally:
         os.kill(daemon, signal.SIGCONT)
-    try:
-        found = small.group.ended(deployment)
-    finally:
-        full.__exit__(None, None, None)
     assert found["DeploymentStatus"] == "Failure", found
     check_full(small, found["ErrorMessage"], live, "")
+
+
+def stopped_before_applying(core: JoinedCore) -> tuple[str, str, int]:
+    """Begin a deployment and stop the daemon while its package is being unpacked; what was live, the deployment, the
+    daemon. Where unpacking was over too soon, once more: that deployment is simply a good one."""
+    staging, record = core.deployment_directory / "staging", Records(core.deployment_directory / "agent.state")
+    daemon = core.daemon_pid()
+    for _ in range(STOP_ATTEMPTS):
+        live = core.live()["id"]
+        deployment = core.group.begin(bigger(core, os.urandom(BIG_BYTES)))
+        until = time.monotonic() + patience(20.0)
+        while not any(staging.iterdir()) and core.live()["id"] == live:  # closer than `eventually` looks
+            assert time.monotonic() < until, "nothing is being staged"
+            time.sleep(0.001)
+        os.kill(daemon, signal.SIGSTOP)
+        if record.load().state is State.FETCHING and core.live()["id"] == live:
+            return live, deployment, daemon
+        os.kill(daemon, signal.SIGCONT)
+        assert core.group.ended(deployment)["DeploymentStatus"] == "Success"
+    raise AssertionError(f"the daemon was too fast {STOP_ATTEMPTS} times")
 
 
 def test_a_disk_that_is_no_longer_full_takes_deployments_again(small: JoinedCore) -> None:

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 KILLS = int(os.environ.get("GGFAST_TEST_KILLS", "9"))
 SEED = int(os.environ.get("GGFAST_TEST_SEED", "1"))
-LONGEST_S = patience(0.8)  # an undisturbed deployment takes about half of it
+LONGEST_S = 0.5  # an undisturbed deployment takes about as long
 ENDED_S = patience(90.0)
 
 ANSWER = """
@@ -90,6 +90,8 @@ class Kills:
         victim = self.random.choice(sorted(self.victims))
         pause = self.random.uniform(0.0, LONGEST_S)
         time.sleep(pause)
+        if group.status(deployment)["DeploymentStatus"] == "InProgress":
+            self.seen["in the middle"] += 1
         self.victims[victim]()
         found = group.ended(deployment, ENDED_S)
         status = found["DeploymentStatus"]
@@ -150,10 +152,12 @@ def test_p4_row_28_a_kill_in_a_deployment_needs_no_hand(core: JoinedCore, capsys
         kills.one()
         if KILLS > 50 and number % 10 == 9:
             with capsys.disabled():
+                seconds = time.monotonic() - begun
                 print(
-                    f"{number + 1} kills in {time.monotonic() - begun:.0f} s: {dict(sorted(kills.seen.items()))}",
+                    f"seed {SEED}: {number + 1} kills in {seconds:.0f} s: {dict(sorted(kills.seen.items()))}",
                     flush=True,
                 )
-    assert kills.seen.total() == KILLS
+    assert kills.seen.total() - kills.seen["in the middle"] == KILLS
+    assert kills.seen["in the middle"] >= KILLS // 3, kills.seen
     # A single kill is no reason for a deployment to fail: it is tried again.
     assert not [name for name in kills.seen if name.endswith("Failure")], kills.seen

@@ -42,6 +42,7 @@ def handler(event, context):
         except urllib.error.HTTPError as error:
             return {"status": error.code}
     print("echoing")
+    iot.update_thing_shadow(thingName="kept", payload='{"state": {"reported": {"n": 1}}}')
     iot.publish(topic="back", payload=json.dumps(event))
 """
 
@@ -249,6 +250,7 @@ def test_row_24_and_26_a_reset_leaves_what_is_the_owners(core: JoinedCore) -> No
     group = core.group
     assert echoes(core)
     eventually(lambda: "echoing" in core.function_log("echo"), "the function has logged")
+    assert (core.root / "ggc" / "var" / "state" / "shadow" / "shadows.db").exists()
     reset = group.reset()
     with pytest.raises(ClientError, match=r"is InProgress|has already been reset"):
         group.reset()
